@@ -1,0 +1,1 @@
+"""neuronscope: understand the single units of vision CNNs."""
