@@ -66,7 +66,7 @@ class Data:
             InputError: a row is not in the data set.
         """
         chosen = np.asarray(rows, dtype=np.int64)
-        if chosen.size and not (0 <= chosen.min() and chosen.max() < len(self)):
+        if chosen.size and (chosen.min() < 0 or chosen.max() >= len(self)):
             message = f"row {chosen.max()} is not in {self.name}, which has {len(self)} images"
             raise InputError(message)
         digest = hashlib.sha256(self.fingerprint.encode() + chosen.tobytes()).hexdigest()

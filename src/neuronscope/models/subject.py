@@ -1,4 +1,4 @@
-"""The network under study: a module with names, preprocessing and a fingerprint. Hooked inside a `with`, never changed."""
+"""The network under study: a module with its names, preprocessing and fingerprint; hooked, never changed."""
 
 from __future__ import annotations
 
