@@ -1,0 +1,95 @@
+"""A designed experiment as a data set: each row is an image together with a vector of parameters.
+
+Sensitivity blocks and mask grids are designs. Rows that belong together (the rows of one base point) stand in blocks,
+and a batch holds whole blocks, so that an estimator finds all it compares in one batch.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from jaxtyping import Float, Int, UInt8
+from torch import Tensor
+
+from neuronscope.data.dataset import Data, Rows
+from neuronscope.errors import InputError
+
+_REMEMBERED = 64  # decoded images; the rows of a block share their image, and blocks of an image stand together
+
+
+@dataclass(frozen=True)
+class Design:
+    """Images with parameters, in blocks of equal size.
+
+    Attributes:
+        base: where the images come from.
+        image_row: for each row of the design, the row of `base` it shows.
+        parameters: for each row, its parameter vector.
+        block: rows per block; the number of rows is a multiple of it.
+    """
+
+    base: Data
+    image_row: Int[np.ndarray, "m"]
+    parameters: Float[np.ndarray, "m p"]
+    block: int = 1
+
+    def __post_init__(self) -> None:
+        """Refuse tables of different lengths and torn blocks."""
+        if len(self.image_row) != len(self.parameters) or len(self.image_row) % self.block:
+            message = (
+                f"a design needs one parameter vector per row and whole blocks of {self.block} rows: "
+                f"got {len(self.image_row)} rows and {len(self.parameters)} vectors"
+            )
+            raise InputError(message)
+
+    @property
+    def name(self) -> str:
+        """The base's name, with the number of rows."""
+        return f"{self.base.name} ({len(self)} designed rows)"
+
+    def __len__(self) -> int:
+        """Number of rows."""
+        return len(self.image_row)
+
+    @property
+    def data(self) -> Data:
+        """The images row by row, each decoded once per run of blocks that show it."""
+        rows = replace(self.base, pixels=None).take(self.image_row, name=self.name)
+        return replace(rows, read=Remembering(Rows(self.base.read, self.image_row)))
+
+    def batch_size(self, wanted: int) -> int:
+        """The largest number of rows up to `wanted` that holds whole blocks.
+
+        Raises:
+            InputError: one block is larger than the batch size.
+        """
+        if wanted < self.block:
+            message = f"batch size {wanted} is smaller than one block of {self.block} rows: raise --batch-size"
+            raise InputError(message)
+        return wanted - wanted % self.block
+
+
+@dataclass(frozen=True)
+class Remembering:
+    """A reader that keeps the last few images it decoded."""
+
+    rows: Rows
+    kept: OrderedDict[int, UInt8[Tensor, "c h w"]] = field(default_factory=OrderedDict, compare=False, repr=False)
+    lock: threading.Lock = field(default_factory=threading.Lock, compare=False, repr=False)
+
+    def __call__(self, row: int) -> UInt8[Tensor, "c h w"]:
+        """Raw pixels of a row of the design."""
+        source = int(self.rows.chosen[row])
+        with self.lock:
+            if source in self.kept:
+                self.kept.move_to_end(source)
+                return self.kept[source]
+        image = self.rows.read(source)
+        with self.lock:
+            self.kept[source] = image
+            while len(self.kept) > _REMEMBERED:
+                self.kept.popitem(last=False)
+        return image

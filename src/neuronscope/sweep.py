@@ -1,0 +1,270 @@
+"""The one loop over data: batches fixed by row number, grouped into shards, folded, merged in order.
+
+What is bit-equal: the same weights, data, step, reducer, seed, batch size and threads give the same bits for any
+executor and any order in which shards are worked, because batches and shards are cut by row number alone and shard
+states merge from left to right. The loop also knows what a pass will cost before it starts (`Plan`).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar
+
+import torch
+
+from neuronscope.data.dataset import Batch, Data
+from neuronscope.data.design import Design
+from neuronscope.data.loading import batches
+from neuronscope.errors import InputError
+from neuronscope.hooks import placed
+from neuronscope.maths.streams import Reducer, State
+from neuronscope.models.subject import Subject
+from neuronscope.run import Run
+from neuronscope.steps import Step, activation_bytes
+
+Answer = TypeVar("Answer")
+Work = TypeVar("Work")
+
+_MOST_SHARDS = 64
+_LEAST_BATCHES = 4  # in a shard: fewer would spend their time starting and merging
+_LARGE_STATE = 64 * 2**20  # bytes; states above it are written and merged less often
+_LIVE_LAYERS = 4  # network outputs alive at once in a forward pass without gradients, as a rough bound
+_PROBE_IMAGES = 8
+
+
+@dataclass(frozen=True)
+class Swept(Generic[Answer]):
+    """What a sweep brought home.
+
+    Attributes:
+        answer: the reducer's answer.
+        images: how many images were seen.
+        skipped: row and cause of each image left out.
+    """
+
+    answer: Answer
+    images: int
+    skipped: tuple[tuple[int, str], ...]
+
+
+@dataclass(frozen=True)
+class Shard:
+    """A run of consecutive batches: rows `first` to `last` (exclusive)."""
+
+    first: int
+    last: int
+
+
+@dataclass(frozen=True)
+class ShardState:
+    """The state after one shard, with what was left out on the way."""
+
+    state: State
+    images: int
+    skipped: tuple[tuple[int, str], ...]
+
+
+@dataclass(frozen=True)
+class SweepTask:
+    """All that working a shard takes; shared by the shards of a sweep and handed to an executor once."""
+
+    subject: Subject
+    data: Data | Design
+    step: Step
+    reducer: Reducer[Any]
+    run: Run
+    batch_size: int
+
+
+@dataclass(frozen=True)
+class PlannedSweep:
+    """One pass over the data, before it happens.
+
+    Attributes:
+        name: what the pass is for.
+        images: number of inputs.
+        forward, backward: passes through the network, counted in images.
+        state: bytes of the reducer's state.
+        working: bytes of activations alive at once, roughly.
+    """
+
+    name: str
+    images: int
+    forward: int
+    backward: int
+    state: int
+    working: int
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a study is going to do.
+
+    Attributes:
+        sweeps: its passes, in order.
+        seconds: estimate from timing a few images, decoding included; None when nothing was timed.
+    """
+
+    sweeps: tuple[PlannedSweep, ...]
+    seconds: float | None = field(default=None)
+
+    @property
+    def memory(self) -> int:
+        """Bytes needed at the largest moment beside the network and the program itself, roughly."""
+        return max((one.state + one.working for one in self.sweeps), default=0)
+
+
+def sweep(
+    subject: Subject, data: Data | Design, step: Step, reducer: Reducer[Answer], *, run: Run, name: str = "sweep"
+) -> Swept[Answer]:
+    """Show all images to the network, a batch at a time, and fold what the step sees.
+
+    Raises:
+        InputError: the data is empty.
+        DataError: an image cannot be read, and the data does not say to skip such images.
+    """
+    if len(data) == 0:
+        message = f"{data.name} holds no images"
+        raise InputError(message)
+    batch_size = data.batch_size(run.batch_size) if isinstance(data, Design) else run.batch_size
+    task = SweepTask(subject, data, step, reducer, run, batch_size)
+    tasks = cut(len(data), batch_size=batch_size, state=reducer.size(step.shapes(len(subject.classes))))
+    waiting: dict[int, ShardState] = {}
+    merged: ShardState | None = None
+    due = 0
+    run.progress.start(name, len(data))
+    try:
+        for position, answer in run.executor.work(work_shard, task, tasks):
+            waiting[position] = answer
+            while due in waiting:
+                merged = join(reducer, merged, waiting.pop(due))
+                due += 1
+    finally:
+        run.progress.finish()
+    if merged is None or merged.images == 0:
+        message = f"none of the {len(data)} images of {data.name} could be read"
+        raise InputError(message)
+    return Swept(reducer.finish(merged.state), merged.images, merged.skipped)
+
+
+def cut(images: int, *, batch_size: int, state: int) -> tuple[Shard, ...]:
+    """The shards of a sweep: a function of the number of images, the batch size and the state's bytes alone.
+
+    Example:
+        >>> cut(100, batch_size=10, state=0)
+        (Shard(first=0, last=40), Shard(first=40, last=80), Shard(first=80, last=100))
+    """
+    count = -(-images // batch_size)
+    most = _MOST_SHARDS if state <= _LARGE_STATE else max(1, _MOST_SHARDS * _LARGE_STATE // state)
+    each = max(_LEAST_BATCHES, -(-count // most)) * batch_size
+    return tuple(Shard(first, min(first + each, images)) for first in range(0, images, each))
+
+
+def work_shard(task: SweepTask, shard: Shard) -> ShardState:
+    """Fold one shard from the start."""
+    state = task.reducer.start()
+    images = 0
+    skipped: list[tuple[int, str]] = []
+    run = task.run
+    source = task.data.data if isinstance(task.data, Design) else task.data
+    with run.scope(), placed(task.subject.module, run) as module:
+        for batch in batches(
+            source,
+            task.subject.preprocess.batch,
+            rows=range(shard.first, shard.last),
+            batch_size=task.batch_size,
+            workers=run.workers,
+            on_skip=lambda row, cause: skipped.append((row, cause)),
+        ):
+            here = _placed_batch(batch, task.data, run)
+            state = task.reducer.add(state, task.step(module, here))
+            images += len(batch.index)
+            run.progress.advance(len(batch.index))
+    return ShardState(state, images, tuple(skipped))
+
+
+def join(reducer: Reducer[Any], left: ShardState | None, right: ShardState) -> ShardState:
+    """Two consecutive stretches as one; a stretch whose images were all left out changes nothing."""
+    if left is None:
+        return right
+    return ShardState(
+        state=reducer.merge(left.state, right.state),
+        images=left.images + right.images,
+        skipped=left.skipped + right.skipped,
+    )
+
+
+def rounds(
+    plan: Callable[[int, State | None], Work | None],
+    work: Callable[[Work], State],
+    merge: Callable[[State, State], State],
+) -> State | None:
+    """Adaptive work in rounds of fixed size: the next plan is a pure function of the round and the merged state.
+
+    Args:
+        plan: (round from 0, state so far) -> what to work next; None ends it.
+        work: works one plan to a state.
+        merge: joins the state so far with the new one.
+
+    Returns:
+        The merged state; None when the first plan is already None.
+
+    Example:
+        >>> add = lambda a, b: {"n": a["n"] + b["n"]}
+        >>> rounds(lambda r, s: None if s and s["n"] >= 10 else 4, lambda n: {"n": n}, add)
+        {'n': 12}
+    """
+    state: State | None = None
+    number = 0
+    while (planned := plan(number, state)) is not None:
+        fresh = work(planned)
+        state = fresh if state is None else merge(state, fresh)
+        number += 1
+    return state
+
+
+def planned(
+    subject: Subject, data: Data | Design, step: Step, reducer: Reducer[Any], *, run: Run, name: str
+) -> PlannedSweep:
+    """What `sweep` with the same arguments will do."""
+    forward, backward = step.passes
+    sizes = sorted((activation_bytes([layer]) for layer in subject.layers), reverse=True)
+    live = sum(sizes) if backward else sum(sizes[:_LIVE_LAYERS])
+    return PlannedSweep(
+        name=name,
+        images=len(data),
+        forward=forward * len(data),
+        backward=backward * len(data),
+        state=reducer.size(step.shapes(len(subject.classes))),
+        working=run.batch_size * live,
+    )
+
+
+def timed(subject: Subject, data: Data, step: Step, *, run: Run) -> float:
+    """Seconds per image of a step, decoding included, measured on a few images."""
+    few = data.take(range(min(_PROBE_IMAGES, len(data))))
+    start = time.perf_counter()
+    with run.scope(), placed(subject.module, run) as module:
+        for batch in batches(
+            few, subject.preprocess.batch, rows=range(len(few)), batch_size=run.batch_size, workers=run.workers
+        ):
+            step(module, _placed_batch(batch, few, run))
+    return (time.perf_counter() - start) / len(few)
+
+
+def estimate(subject: Subject, data: Data, steps: Sequence[tuple[PlannedSweep, Step]], *, run: Run) -> Plan:
+    """A plan with its time estimated by running each step on a few images."""
+    seconds = sum(one.images * timed(subject, data, step, run=run) for one, step in steps)
+    return Plan(tuple(one for one, _ in steps), seconds)
+
+
+def _placed_batch(batch: Batch, data: Data | Design, run: Run) -> Batch:
+    parameters = torch.from_numpy(data.parameters[batch.index.numpy()]) if isinstance(data, Design) else None
+    return Batch(
+        index=run.place(batch.index),
+        image=run.place(batch.image),
+        label=run.place(batch.label),
+        parameters=run.place(parameters) if parameters is not None else None,
+    )
