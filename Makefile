@@ -49,10 +49,10 @@ types: $(DEV_STAMP) ## mypy, strict
 	$(PY) -m mypy
 
 docs-strict: $(DEV_STAMP) ## the documentation; a broken link or reference is an error
-	$(PY) -m mkdocs build --strict --quiet --site-dir site
+	NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict --quiet --site-dir site
 
 docs: $(DEV_STAMP) ## the documentation, into site/
-	$(PY) -m mkdocs build --site-dir site
+	NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --site-dir site
 	@echo 'Open site/index.html'
 
 format: $(DEV_STAMP) ## let ruff format the code and repair what it can
@@ -96,7 +96,7 @@ define install
 	}
 	@$(PY) -m pip --version >/dev/null 2>&1 || $(PY) -m ensurepip
 	@echo 'Installing into $(VENV): minutes the first time (PyTorch is large), nothing the next time'
-	@$(PY) -m pip install $$([ -t 1 ] || echo --quiet) --editable '$(1)'
+	@$(PY) -m pip install $$([ -t 1 ] || echo -qq) --editable '$(1)'
 	@error=$$($(PY) -c 'import torchvision' 2>&1) || { \
 	  printf '%s\n' "$$error" | tail -n 1 >&2; \
 	  $(PY) -m pip list 2>/dev/null | grep '^torch' >&2; \

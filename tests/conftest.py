@@ -14,12 +14,17 @@ import pytest
 os.environ["MPLBACKEND"] = "Agg"
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import beartype
 import hypothesis
 import jaxtyping
 import torch
 
-# From here on every annotation of the package is true or a test fails: types by beartype, shapes by jaxtyping.
-jaxtyping.install_import_hook("neuronscope", "beartype.beartype")
+# An int may stand where a float is expected, as for mypy (PEP 484); beartype alone refuses it.
+checked = beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))
+
+# From here on every annotation of the package is true or a test fails: types by beartype, shapes by jaxtyping. The
+# checker is named by where it can be imported from: here.
+jaxtyping.install_import_hook("neuronscope", f"{__name__}.checked")
 
 torch.set_num_threads(1)
 

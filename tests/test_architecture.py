@@ -37,6 +37,7 @@ FLOORS = {
     "preprocessing": 3,
     "augment": 3,
     "attribution": 3,
+    "collect": 3,
     "steps": 4,
     "sweep": 4,
     "studies": 5,
@@ -218,7 +219,9 @@ def test_no_pickle(trees):
         f"{module}:{item.line} imports {item.module}"
         for module, tree in trees.items()
         for item in imports(tree)
-        if item.module.partition(".")[0] in PICKLES and module not in MAY_UNPICKLE
+        if item.module.partition(".")[0] in PICKLES
+        and module not in MAY_UNPICKLE
+        and item.name != "UnpicklingError"  # what torch's own safe reader raises; the name alone reads nothing
     ]
     assert found == []
 

@@ -1,1 +1,240 @@
-"""neuronscope: understand the single units of vision CNNs."""
+"""neuronscope: understand the single units of vision CNNs.
+
+    import neuronscope as ns
+
+    subject = ns.load_model("torchvision:resnet18", weights="resnet18.pth")
+    data = ns.load_data("imagenet:path/to/val", limit=1000)
+    result = ns.run_layers(subject, data, ns.LayersSpec(layers=("layer4",)), run=ns.Run(seed=0))
+    result.save("runs/layers")
+
+This is the facade: everything a user, a script or a face (command line, report) needs, and nothing else is promised to
+stay. A name is imported from its home when it is first asked for, so that `neuronscope --help` need not wait for torch.
+"""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from neuronscope.collect import Collect
+    from neuronscope.data import (
+        DATA_SOURCES,
+        Batch,
+        Data,
+        DataRequest,
+        batches,
+        class_counts,
+        data_from_arrays,
+        load_data,
+        sort_imagenet,
+    )
+    from neuronscope.data.design import Design
+    from neuronscope.edits import Edit, drop, keep, replace, scale, stop_gradient
+    from neuronscope.errors import (
+        DataError,
+        InputError,
+        MissingDependency,
+        NeuronscopeError,
+        NonFiniteActivations,
+        ResultFileError,
+        StorageError,
+        UnknownName,
+        WeightsError,
+        nearest,
+    )
+    from neuronscope.executors import EXECUTORS, Executor, Serial
+    from neuronscope.hooks import edited, observed
+    from neuronscope.maths.streams import (
+        ClassMoments,
+        CoActivation,
+        Confusion,
+        Each,
+        Histogram,
+        MapMoments,
+        Moments,
+        Reducer,
+        StackRows,
+        TopK,
+        UpperTail,
+    )
+    from neuronscope.models import MODEL_SOURCES, Subject, load_model, subject_from
+    from neuronscope.preprocessing import Preprocess
+    from neuronscope.result import Provenance, Result
+    from neuronscope.run import Progress, Run
+    from neuronscope.steps import Observe, Predict
+    from neuronscope.studies.layers import LayersSpec, run_layers
+    from neuronscope.studies.study import Study
+    from neuronscope.studies.table import STUDIES
+    from neuronscope.sweep import Plan, PlannedSweep, rounds, sweep
+    from neuronscope.training import Trained, TrainSpec, train
+    from neuronscope.units import LayerInfo, ReceptiveField, UnitSet
+    from neuronscope.views import Axis, Block, Chart, Gallery, Page, Picture, Section, Series, Stat, Strip, Table, Text
+
+__all__ = [
+    "DATA_SOURCES",
+    "EXECUTORS",
+    "MODEL_SOURCES",
+    "STUDIES",
+    "Axis",
+    "Batch",
+    "Block",
+    "Chart",
+    "ClassMoments",
+    "CoActivation",
+    "Collect",
+    "Confusion",
+    "Data",
+    "DataError",
+    "DataRequest",
+    "Design",
+    "Each",
+    "Edit",
+    "Executor",
+    "Gallery",
+    "Histogram",
+    "InputError",
+    "LayerInfo",
+    "LayersSpec",
+    "MapMoments",
+    "MissingDependency",
+    "Moments",
+    "NeuronscopeError",
+    "NonFiniteActivations",
+    "Observe",
+    "Page",
+    "Picture",
+    "Plan",
+    "PlannedSweep",
+    "Predict",
+    "Preprocess",
+    "Progress",
+    "Provenance",
+    "ReceptiveField",
+    "Reducer",
+    "Result",
+    "ResultFileError",
+    "Run",
+    "Section",
+    "Serial",
+    "Series",
+    "StackRows",
+    "Stat",
+    "StorageError",
+    "Strip",
+    "Study",
+    "Subject",
+    "Table",
+    "Text",
+    "TopK",
+    "TrainSpec",
+    "Trained",
+    "UnitSet",
+    "UnknownName",
+    "UpperTail",
+    "WeightsError",
+    "__version__",
+    "batches",
+    "class_counts",
+    "data_from_arrays",
+    "drop",
+    "edited",
+    "keep",
+    "load_data",
+    "load_model",
+    "nearest",
+    "observed",
+    "open",
+    "replace",
+    "rounds",
+    "run_layers",
+    "scale",
+    "sort_imagenet",
+    "stop_gradient",
+    "subject_from",
+    "sweep",
+    "train",
+]
+
+_HOMES = {
+    "collect": "Collect",
+    "data": "Batch DATA_SOURCES Data DataRequest batches class_counts data_from_arrays load_data sort_imagenet",
+    "data.design": "Design",
+    "edits": "Edit drop keep replace scale stop_gradient",
+    "errors": "DataError InputError MissingDependency NeuronscopeError NonFiniteActivations "
+    "ResultFileError StorageError UnknownName WeightsError nearest",
+    "executors": "EXECUTORS Executor Serial",
+    "hooks": "edited observed",
+    "maths.streams": "ClassMoments CoActivation Confusion Each Histogram MapMoments "
+    "Moments Reducer StackRows TopK UpperTail",
+    "models": "MODEL_SOURCES Subject load_model subject_from",
+    "preprocessing": "Preprocess",
+    "result": "Provenance Result",
+    "run": "Progress Run",
+    "steps": "Observe Predict",
+    "studies.layers": "LayersSpec run_layers",
+    "studies.study": "Study",
+    "studies.table": "STUDIES",
+    "sweep": "Plan PlannedSweep rounds sweep",
+    "training": "TrainSpec Trained train",
+    "units": "LayerInfo ReceptiveField UnitSet",
+    "views": "Axis Block Chart Gallery Page Picture Section Series Stat Strip Table Text",
+}
+_HOME = {name: home for home, names in _HOMES.items() for name in names.split()}
+
+
+def open(path: str | Path) -> Result:  # noqa: A001 `neuronscope.open(path)` is how a result is opened
+    """A saved result, able to show itself: the study it comes from is looked up by name.
+
+    Args:
+        path: the output folder of a run, or its `result.zarr`.
+
+    Raises:
+        ResultFileError: there is no result, it is torn, foreign, or of a newer format.
+    """
+    from dataclasses import replace
+
+    from neuronscope.result import open_result
+    from neuronscope.studies.table import STUDIES
+
+    result = open_result(path)
+    study = STUDIES.get(result.provenance.study)
+    return replace(result, view=study.page) if study is not None else result
+
+
+if not TYPE_CHECKING:  # a type checker reads the imports above, and reports a name that is not among them
+
+    def __getattr__(name: str) -> Any:
+        """Fetch a public name from its home at its first use, and keep it."""
+        if name not in _HOME:
+            message = f"module 'neuronscope' has no attribute '{name}'"
+            raise AttributeError(message, name=name, obj=sys.modules[__name__])
+        value = getattr(import_module(f"neuronscope.{_HOME[name]}"), name)
+        globals()[name] = value
+        return value
+
+
+def __dir__() -> list[str]:
+    """The public names, fetched or not."""
+    return sorted({*globals(), *__all__})
+
+
+class _Facade(ModuleType):
+    """This module, where a public name is never hidden by a submodule of the same name.
+
+    Importing `neuronscope.sweep` makes Python set the attribute `sweep` of this package to the module; the public
+    `sweep` is the function in it.
+    """
+
+    def __setattr__(self, name: str, value: object) -> None:
+        """Set an attribute, unless it is a submodule that would take a public name's place."""
+        if not (name in _HOME and isinstance(value, ModuleType)):
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Facade

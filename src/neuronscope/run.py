@@ -12,7 +12,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -22,6 +22,7 @@ from neuronscope.errors import InputError
 from neuronscope.executors import Executor, Serial
 
 
+@runtime_checkable
 class Progress(Protocol):
     """Who wants to know how far a sweep is: three calls."""
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +23,7 @@ from neuronscope.units import LayerInfo
 _BLOCK = 128  # positions to a block when looking for a maximum's place; long rows are what argmax is slow at
 
 
+@runtime_checkable
 class Step(Protocol):
     """Turns a batch into measurements; called with the network, which is not part of the step."""
 
@@ -142,7 +143,7 @@ class GradientTimesActivation:
     """One forward and one backward pass: how much each unit adds to a class score, to first order.
 
     The measurement `attribution` (n, units of all layers) is the sum over the positions of activation times the
-    gradient of the target's logit, as in Captum's `LayerGradientXActivation`.
+    gradient of the target's logit, as in Captum's `LayerGradientXActivation`; `size` is its absolute value.
 
     Attributes:
         layers: whose units to attribute to.
@@ -167,16 +168,19 @@ class GradientTimesActivation:
         for layer, output, gradient in zip(self.layers, outputs, gradients, strict=True):
             share = output.detach() * gradient if gradient is not None else torch.zeros_like(output)
             parts.append(units_first(share, layer).reshape(output.shape[0], layer.units, -1).sum(2))
+        table = torch.cat(parts, dim=1).detach()
         return {
             "index": batch.index,
             "label": batch.label,
             "logits": logits.detach(),
-            "attribution": torch.cat(parts, dim=1).detach(),
+            "attribution": table,
+            "size": table.abs(),
         }
 
     def shapes(self, outputs: int) -> Mapping[str, tuple[int, ...]]:
         """The attributions and the logits."""
-        return {"attribution": (sum(layer.units for layer in self.layers),), "logits": (outputs,)}
+        units = sum(layer.units for layer in self.layers)
+        return {"attribution": (units,), "size": (units,), "logits": (outputs,)}
 
     @property
     def passes(self) -> tuple[int, int]:

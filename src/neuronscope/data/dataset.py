@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Float, Int, UInt8, UInt64
 from torch import Tensor
 
 from neuronscope.errors import DataError, InputError
@@ -201,7 +201,7 @@ def first_of_each_class(data: Data) -> Int[np.ndarray, "m"]:
     return first[present >= 0]
 
 
-def scatter(rows: Int[np.ndarray, "n"], *, seed: int) -> Int[np.ndarray, "n"]:
+def scatter(rows: Int[np.ndarray, "n"], *, seed: int) -> UInt64[np.ndarray, "n"]:
     """A number without pattern for each row number: the basis of all choices of images.
 
     SplitMix64 (Steele, Lea & Flood 2014, "Fast splittable pseudorandom number generators") of row and seed. A hash, not
@@ -218,8 +218,7 @@ def scatter(rows: Int[np.ndarray, "n"], *, seed: int) -> Int[np.ndarray, "n"]:
         )
         mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
         mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-        mixed = mixed ^ (mixed >> np.uint64(31))
-    return mixed
+        return mixed ^ (mixed >> np.uint64(31))
 
 
 def balanced_rows(labels: Int[np.ndarray, "n"], *, limit: int, seed: int = 0) -> Int[np.ndarray, "m"]:

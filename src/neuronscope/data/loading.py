@@ -1,15 +1,16 @@
 """Batches, decoded in threads beside the network.
 
-Decoding (PIL) and resizing (torch) let go of Python's global lock, so threads suffice and nothing has to be sent between
-processes. What comes out, and in which order, does not depend on the number of threads: a batch is the unit of work, and
-batches leave in the order in which they were asked for.
+Decoding (PIL) and resizing (torch) let go of Python's global lock, so threads suffice and nothing has to be sent
+between processes. What comes out, and in which order, does not depend on the number of threads: a batch is the unit of
+work, and batches leave in the order in which they were asked for.
 """
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import torch
@@ -28,6 +29,9 @@ Prepare = Callable[[Sequence[UInt8[Tensor, "c h w"]] | UInt8[Tensor, "n c h w"]]
 Skipped = tuple[int, str]
 """Row number and reason of an image that was left out."""
 
+Made = tuple[Batch | None, list[Skipped]]
+"""A batch, none when no image of it is left, and what was left out of it."""
+
 
 def batches(
     data: Data,
@@ -37,7 +41,7 @@ def batches(
     batch_size: int = 64,
     workers: int = 2,
     on_skip: Callable[[int, str], None] | None = None,
-) -> Iterator[Batch]:
+) -> Generator[Batch, None, None]:
     """The images of a data set in batches, prepared for a network.
 
     Batches are fixed by the row numbers of the whole data set: batch b holds those of the wanted rows that lie in
@@ -80,30 +84,24 @@ def batches(
         )
         raise InputError(message)
     # A generator of its own, so that wrong arguments are refused at the call and not at the first batch.
-    return _in_order(data, prepare, wanted, batch_size, workers, on_skip)
+    groups = ([int(row) for row in group] for _, group in itertools.groupby(wanted, key=lambda row: row // batch_size))
+    return _in_order(_worked(data, prepare, groups, workers=workers), on_skip)
 
 
 def _in_order(
-    data: Data,
-    prepare: Prepare,
-    rows: Sequence[int],
-    batch_size: int,
-    workers: int,
-    on_skip: Callable[[int, str], None] | None,
-) -> Iterator[Batch]:
-    """Work batches ahead of their being asked for, and hand them out in order."""
-    groups = ([int(row) for row in group] for _, group in itertools.groupby(rows, key=lambda row: row // batch_size))
-    for batch, skipped in _worked(data, prepare, groups, workers):
-        if on_skip is not None:
-            for row, reason in skipped:
-                on_skip(row, reason)
-        if batch is not None:
-            yield batch
+    made: Generator[Made, None, None], on_skip: Callable[[int, str], None] | None
+) -> Generator[Batch, None, None]:
+    """Hand out batches, telling first what was left out of each."""
+    with contextlib.closing(made):  # the pool ends with its consumer, not whenever the garbage is collected
+        for batch, skipped in made:
+            if on_skip is not None:
+                for row, reason in skipped:
+                    on_skip(row, reason)
+            if batch is not None:
+                yield batch
 
 
-def _worked(
-    data: Data, prepare: Prepare, groups: Iterator[list[int]], workers: int
-) -> Iterator[tuple[Batch | None, list[Skipped]]]:
+def _worked(data: Data, prepare: Prepare, groups: Iterator[list[int]], *, workers: int) -> Generator[Made, None, None]:
     """The batch of each group, made in this thread or in a pool."""
     if workers == 0:
         for group in groups:
@@ -111,7 +109,7 @@ def _worked(
         return
     pool = ThreadPoolExecutor(workers, thread_name_prefix="neuronscope-decode")
     try:
-        pending: deque[Future[tuple[Batch | None, list[Skipped]]]] = deque(
+        pending: deque[Future[Made]] = deque(
             pool.submit(_batch, data, prepare, group) for group in itertools.islice(groups, workers + AHEAD)
         )
         while pending:
@@ -123,12 +121,12 @@ def _worked(
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _batch(data: Data, prepare: Prepare, rows: list[int]) -> tuple[Batch | None, list[Skipped]]:
+def _batch(data: Data, prepare: Prepare, rows: list[int]) -> Made:
     """One batch and what was left out of it; no batch when nothing is left."""
     skipped: list[Skipped] = []
     raws: Sequence[UInt8[Tensor, "c h w"]] | UInt8[Tensor, "n c h w"]
     if data.pixels is not None:
-        consecutive = rows[-1] - rows[0] == len(rows) - 1
+        consecutive = rows == list(range(rows[0], rows[-1] + 1))  # then a view will do
         raws = data.pixels[rows[0] : rows[-1] + 1] if consecutive else data.pixels[rows]
     else:
         raws, read = [], []

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
-from xml.etree import ElementTree as ET  # noqa: S405 it reads only what matplotlib has just written
+from xml.etree import ElementTree as ET
 
 import numpy as np
 from jaxtyping import Bool, Float, UInt8
@@ -33,7 +33,7 @@ Item = TypeVar("Item")
 ThemeName = Literal["light", "dark"]
 Format = Literal["png", "svg", "pdf"]
 
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#b8579a", "#a67c00", "#2a93c4", "#7a7a7a", "#8d6bd1")
+COLOURS = ("#1b7fc4", "#d55e00", "#009e73", "#b8579a", "#a67c00", "#2a93c4", "#7a7a7a", "#8d6bd1")
 """Series colours: told apart under colour-blindness (after Okabe and Ito, 2008), and each with a contrast of at least
 3 : 1 on a white and on a near-black ground, so that one drawing serves both."""
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
@@ -47,25 +47,29 @@ DASHES: tuple[Any, ...] = (
     (0, (2.5, 2.5)),
     (0, (9, 2, 3, 2)),
 )
-HATCHES = ("", "////", "....", "\\\\\\\\", "xxxx", "----", "||||", "oooo")
+HATCHES = ("", "///", "---", "\\\\\\", "xxx", "|||", "+++", "////---")
 
 POINTS_PER_INCH = 72.0
-BASE_SIZE = (6.4, 3.7)
+BASE_SIZE = (5.4, 3.4)
 """Width and height of an ordinary chart, in inches."""
 WIDEST, TALLEST = 13.0, 9.5
 """No chart is larger, in inches: with more rows or columns, ticks are thinned and cells become narrower."""
 MOST_TICKS = 40
 LONGEST_TICK = 26
 """Characters of a tick label that are shown; a longer one is shortened in its middle."""
-CHARACTER = 0.076
+CHARACTER = 0.08
 """Mean width of a character at tick size, in inches."""
 FEW_POINTS = 25
 """Up to so many points or bars are labelled one by one."""
+POINT_AREAS = ((60, 32), (500, 20), (math.inf, 8))
+"""Most points -> area of a marker, in square points."""
 MANY_POINTS = 2000
 """Scatter plots with more points hold them as one embedded picture: thousands of nodes make a page slow."""
 MOST_SIGNS = 900
 """Diverging maps up to this many cells show the sign in each cell, so that they are readable in grey."""
 MOST_ANNOTATED = 1600
+MINUS = "\u2212"
+"""The minus sign, as wide as a plus sign."""
 RESOLUTION = 180
 """Dots per inch of PNG files."""
 
@@ -116,7 +120,7 @@ def chart_svg(chart: Chart, *, prefix: str) -> str:
     Example:
         >>> loss = Chart("loss", "Loss", "line", (Series("train", np.array([2.0, 1.0])),), Axis("epoch"), Axis("loss"))
         >>> chart_svg(loss, prefix="c1")[:29]
-        '<svg viewBox="0 0 460.8 266.4'
+        '<svg viewBox="0 0 388.8 244.8'
     """
     with _style(_INLINE, salt=prefix):
         figure = _draw(chart, _INLINE, title="")
@@ -168,7 +172,8 @@ def save_figures(page: Page, folder: Path, *, formats: Sequence[Format] = ("png"
             elif isinstance(block, Gallery):
                 with _style(THEMES["light"]):
                     figure = _draw_gallery(block, THEMES["light"], most_rows=120)
-                    written.append(_save(figure, folder / f"{block.name}.png", kind="png"))
+                    # A whole multiple of the gallery's own resolution keeps every magnified pixel square.
+                    written.append(_save(figure, folder / f"{block.name}.png", kind="png", dpi=2 * GALLERY_DPI))
     except OSError as error:
         message = (
             f"the figures cannot be written to '{folder}': a writable folder was expected, the system says: {error}. "
@@ -210,15 +215,15 @@ def _style(theme: _Theme, *, salt: str = "neuronscope") -> Iterator[None]:
     settings: dict[Any, Any] = {
         "text.parse_math": False,
         "font.family": ["DejaVu Sans"],
-        "font.size": 9.5,
+        "font.size": 10,
         "axes.titlesize": 11,
         "axes.titleweight": "bold",
         "axes.titlelocation": "left",
         "axes.titlepad": 10,
-        "axes.labelsize": 9.5,
-        "xtick.labelsize": 8.5,
-        "ytick.labelsize": 8.5,
-        "legend.fontsize": 8.5,
+        "axes.labelsize": 10,
+        "xtick.labelsize": 9,
+        "ytick.labelsize": 9,
+        "legend.fontsize": 9,
         "legend.frameon": False,
         "legend.handlelength": 3.0,
         "axes.spines.top": False,
@@ -239,8 +244,8 @@ def _style(theme: _Theme, *, salt: str = "neuronscope") -> Iterator[None]:
         "figure.constrained_layout.w_pad": 0.06,
     }
     inked = ("text.color", "axes.labelcolor", "axes.edgecolor", "axes.titlecolor", "grid.color")
-    inked += ("xtick.color", "ytick.color", "xtick.labelcolor", "ytick.labelcolor")
-    with mpl.rc_context(settings | dict.fromkeys(inked, ink)):
+    ticks = ("xtick.color", "ytick.color", "xtick.labelcolor", "ytick.labelcolor")
+    with mpl.rc_context(settings | dict.fromkeys(inked + ticks, ink)):
         yield
 
 
@@ -252,11 +257,11 @@ def _fonts_may_lack_glyphs() -> Iterator[None]:
         yield
 
 
-def _save(figure: Figure, path: Path, *, kind: Format) -> Path:
+def _save(figure: Figure, path: Path, *, kind: Format, dpi: int = RESOLUTION) -> Path:
     """Write one file; the same figure gives the same bytes (no date inside)."""
     metadata: dict[str, Any] = {"svg": {"Date": None}, "pdf": {"CreationDate": None}, "png": {}}[kind]
     with _fonts_may_lack_glyphs():
-        figure.savefig(path, format=kind, dpi=RESOLUTION, metadata=metadata)
+        figure.savefig(path, format=kind, dpi=dpi, metadata=metadata)
     return path
 
 
@@ -299,7 +304,7 @@ def _plan(chart: Chart) -> _Layout:
     width, height = BASE_SIZE
     if chart.kind == "heatmap":
         cell = 0.5 if chart.annotate else 0.24
-        width = min(max(longest_y + 1.7 + columns * cell, 5.2), WIDEST)
+        width = min(max(longest_y + 1.7 + columns * cell, 4.6), WIDEST)
         height = min(max(1.1 + rows * (0.34 if chart.annotate else 0.22), 2.6), TALLEST)
     elif x_names:
         each = 0.2 if chart.kind in ("line", "scatter") else 0.16 + 0.08 * len(chart.series)
@@ -355,7 +360,7 @@ def _scale(axes: Axes, which: str, axis: Axis) -> None:
     from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
     target = axes.xaxis if which == "x" else axes.yaxis
-    if axis.log and axes.dataLim.size.any() and (axes.dataLim.x1 if which == "x" else axes.dataLim.y1) > 0:
+    if axis.log and (axes.dataLim.x1 if which == "x" else axes.dataLim.y1) > 0:
         (axes.set_xscale if which == "x" else axes.set_yscale)("log")
         target.set_major_locator(LogLocator(numticks=8))
         # matplotlib writes powers as formulas, which inline SVG cannot keep as text.
@@ -400,7 +405,7 @@ def _draw_lines(axes: Axes, chart: Chart, theme: _Theme) -> None:
     for i, series in enumerate(chart.series):
         x, y = _positions(series), _numbers(series.y)
         look = {"color": _pick(COLOURS, i), "linestyle": _pick(DASHES, i), "marker": _pick(MARKERS, i)}
-        axes.plot(x, y, label=_name(series, i), markevery=max(1, math.ceil(len(y) / 20)), **look)
+        axes.plot(x, y, label=_name(series, i), markevery=1 if len(y) <= FEW_POINTS else 0.06, **look)
         if _has_interval(series):
             low, high = _interval(series)
             axes.fill_between(x, low, high, color=_pick(COLOURS, i), alpha=0.17, linewidth=0)
@@ -422,9 +427,11 @@ def _draw_bars(axes: Axes, chart: Chart, theme: _Theme) -> None:
             low, high = _interval(series)
             axes.vlines(x, low, high, color=theme.ink, linewidth=1.1)
             for end in (low, high):
-                axes.plot(x, end, linestyle="", marker="_", markersize=min(6.0, 120 * width / len(x) + 2), color=theme.ink)
+                axes.plot(
+                    x, end, linestyle="", marker="_", markersize=min(6.0, 120 * width / len(x) + 2), color=theme.ink
+                )
             top = np.fmax(y, high)
-        _name_points(axes, series, x, top)
+        _name_points(axes, series, x, top, beside=(0, 4))
     finite = np.concatenate([_finite(np.asarray(series.y)) for series in chart.series] or [np.empty(0)])
     if finite.size and finite.min() < 0:
         axes.axhline(0, color=theme.ink, linewidth=0.8)
@@ -435,16 +442,26 @@ def _draw_bars(axes: Axes, chart: Chart, theme: _Theme) -> None:
 def _draw_points(axes: Axes, chart: Chart, theme: _Theme) -> None:
     del theme
     total = sum(np.size(series.y) for series in chart.series)
-    size = 30 if total <= 60 else 17 if total <= 500 else 8  # noqa: PLR2004 marker areas in square points
+    size = next(area for most, area in POINT_AREAS if total <= most)
     for i, series in enumerate(chart.series):
         x, y = _positions(series), _numbers(series.y)
         colour = _pick(COLOURS, i)
         if _has_interval(series):
             low, high = _interval(series)
             axes.vlines(x, low, high, color=colour, linewidth=1.0, alpha=0.6)
-        look = {"color": colour, "marker": _pick(MARKERS, i), "linewidths": 0}
-        axes.scatter(x, y, s=size, alpha=0.8 if total <= 500 else 0.55, label=_name(series, i),  # noqa: PLR2004 see above
-                     rasterized=total > MANY_POINTS, **look)  # type: ignore[arg-type]  # fmt: skip
+        # Every other series is hollow: at this size, shapes alone are hard to tell apart.
+        axes.scatter(
+            x,
+            y,
+            s=size,
+            alpha=0.8,
+            label=_name(series, i),
+            rasterized=total > MANY_POINTS,
+            edgecolors=colour,
+            facecolors="none" if i % 2 else colour,
+            marker=_pick(MARKERS, i),
+            linewidths=1.1 if i % 2 else 0,
+        )
         _name_points(axes, series, x, y)
 
 
@@ -478,13 +495,13 @@ def _draw_boxes(axes: Axes, chart: Chart, theme: _Theme) -> None:
             showfliers=False,
             manage_ticks=False,
             patch_artist=True,
-            boxprops=look | {"linewidth": 0},
+            boxprops=look | {"linewidth": 0, "alpha": 0.6},
             medianprops={"color": theme.ink, "linewidth": 2.0},
             whiskerprops=line,
             capprops=line,
         )
         if count > 1:
-            axes.fill_between([], [], [], label=_name(series, i), **look)
+            axes.fill_between([], [], [], label=_name(series, i), alpha=0.6, **look)
     if ends:
         axes.set_xlim(min(ends) - 0.6, max(ends) + 0.6)
 
@@ -492,7 +509,7 @@ def _draw_boxes(axes: Axes, chart: Chart, theme: _Theme) -> None:
 def _draw_map(axes: Axes, chart: Chart, theme: _Theme) -> None:
     import matplotlib as mpl
     from matplotlib.colors import LogNorm, Normalize
-    from matplotlib.patches import Patch
+    from matplotlib.patches import Patch, Rectangle
 
     cells = _numbers(chart.series[0].y)
     shown = np.isfinite(cells) & (cells > 0) if chart.value.log else np.isfinite(cells)
@@ -502,16 +519,22 @@ def _draw_map(axes: Axes, chart: Chart, theme: _Theme) -> None:
     axes.spines[:].set_visible(False)
     if not shown.all():
         # Cells without a number must not look like zero.
-        axes.patch.set(facecolor="none", edgecolor=_mixed(theme.ink), hatch="//////", linewidth=0)
+        ground: dict[str, Any] = {
+            "transform": axes.transAxes,
+            "facecolor": "none",
+            "edgecolor": _mixed(theme.ink),
+            "linewidth": 0,
+        }
+        axes.add_patch(Rectangle((0, 0), 1, 1, hatch="//////", zorder=-1, **ground))
     image = axes.imshow(
         np.ma.masked_array(cells, ~shown), norm=norm, cmap=colours, aspect="auto", interpolation="none", origin="upper"
     )
     figure = cast("Figure", axes.figure)
     bar = figure.colorbar(image, ax=axes, pad=0.015, fraction=0.05, aspect=26)
     bar.set_label(_clean(chart.value.caption))
-    bar.outline.set_visible(False)  # type: ignore[operator]
+    bar.outline.set_visible(False)
     if chart.diverging:
-        bar.ax.yaxis.set_major_formatter(lambda value, _: f"{value:+.3g}".replace("-", "−") if value else "0")
+        bar.ax.yaxis.set_major_formatter(lambda value, _: f"{value:+.3g}".replace("-", MINUS) if value else "0")
     elif chart.value.log:
         bar.ax.yaxis.set_major_formatter(lambda value, _: _power(value))
         bar.ax.yaxis.set_minor_formatter(lambda _value, _: "")
@@ -522,8 +545,18 @@ def _draw_map(axes: Axes, chart: Chart, theme: _Theme) -> None:
         # Both ends of a diverging scale are equally dark: without colour only the sign tells them apart.
         for sign, marker in ((1, "+"), (-1, "_")):
             for dark in (True, False):
-                rows, columns = np.nonzero(shown & (np.sign(cells) == sign) & (np.abs(cells) > 0.1 * high) & (ink == dark))
-                axes.scatter(columns, rows, marker=marker, s=13, linewidths=0.8, color="#000000" if dark else "#ffffff", alpha=0.75)
+                rows, columns = np.nonzero(
+                    shown & (np.sign(cells) == sign) & (np.abs(cells) > 0.1 * high) & (ink == dark)
+                )
+                axes.scatter(
+                    columns,
+                    rows,
+                    marker=marker,
+                    s=13,
+                    linewidths=0.8,
+                    color="#000000" if dark else "#ffffff",
+                    alpha=0.75,
+                )
     if not shown.all():
         hatched = Patch(facecolor="none", edgecolor=_mixed(theme.ink), hatch="//////", label="hatched: no value")
         figure.legend(handles=[hatched], loc="outside lower left")
@@ -551,6 +584,8 @@ def _range(values: Float[np.ndarray, " n"], chart: Chart) -> tuple[float, float]
         low = -high
     if low == high:
         low, high = (low / 2, high * 2) if chart.value.log else (low - 0.5, high + 0.5)
+    if chart.value.log and low <= 0:
+        low = float(values.min()) if values.size else high / 10
     return low, high
 
 
@@ -562,13 +597,16 @@ def _annotate(axes: Axes, chart: Chart, cells: Float[np.ndarray, "r c"], shown: 
         return
     largest = float(np.abs(values).max())
     digits = 0 if (values == np.rint(values)).all() or largest >= 100 else 1 if largest >= 10 else 2  # noqa: PLR2004
-    texts = {place: f"{cells[place]:{'+' if chart.diverging else ''}.{digits}f}" for place in zip(*np.nonzero(shown), strict=True)}
+    texts = {
+        place: f"{cells[place]:{'+' if chart.diverging else ''}.{digits}f}"
+        for place in zip(*np.nonzero(shown), strict=True)
+    }
     figure = cast("Figure", axes.figure)
     room = min((figure.get_figwidth() - 2.0) / cells.shape[1], 0.62) * POINTS_PER_INCH
     size = min(8.5, room / (0.68 * max(len(text) for text in texts.values())))
     for (row, column), text in texts.items():
         colour = "#000000" if ink[row, column] else "#ffffff"
-        axes.text(column, row, text.replace("-", "−"), ha="center", va="center", fontsize=size, color=colour)
+        axes.text(column, row, text.replace("-", MINUS), ha="center", va="center", fontsize=size, color=colour)
 
 
 def _readable(cells: Float[np.ndarray, "r c 4"]) -> Bool[np.ndarray, "r c"]:
@@ -577,13 +615,21 @@ def _readable(cells: Float[np.ndarray, "r c 4"]) -> Bool[np.ndarray, "r c"]:
     return np.asarray(linear @ np.array([0.2126, 0.7152, 0.0722]) > 0.179)  # noqa: PLR2004 where both inks contrast alike
 
 
-def _name_points(axes: Axes, series: Series, x: Float[np.ndarray, " n"], y: Float[np.ndarray, " n"]) -> None:
-    """The labels of a series at its points, when there are few."""
+def _name_points(axes: Axes, series: Series, x: Float[np.ndarray, " n"], y: Float[np.ndarray, " n"], *,
+                 beside: tuple[int, int] = (5, 4)) -> None:  # fmt: skip
+    """The labels of a series at its points, when there are few; `beside` is the distance right and up, in points."""
     if series.labels is None or len(series.labels) > FEW_POINTS:
         return
     for text, across, up in zip(series.labels, x, y, strict=True):
         if np.isfinite(across) and np.isfinite(up):
-            axes.annotate(_short(text), (across, up), xytext=(0, 5), textcoords="offset points", ha="center", fontsize=7.5)
+            axes.annotate(
+                _short(text),
+                (across, up),
+                xytext=beside,
+                textcoords="offset points",
+                fontsize=7.5,
+                ha="left" if beside[0] else "center",
+            )
 
 
 def _fill(i: int) -> dict[str, Any]:
@@ -708,7 +754,7 @@ def _frame(root: ET.Element, *, prefix: str, title: str, description: str) -> st
     root.attrib.update(
         {"viewBox": view, "class": "chart-svg", "role": "img", "aria-labelledby": f"{prefix}-title {prefix}-text"}
     )
-    root.attrib.update({"fill": "currentColor", "stroke-linejoin": "round"})
+    root.set("stroke-linejoin", "round")
     name = ET.Element("title", {"id": f"{prefix}-title"})
     name.text = _clean(title)
     text = ET.Element("desc", {"id": f"{prefix}-text"})
@@ -717,7 +763,7 @@ def _frame(root: ET.Element, *, prefix: str, title: str, description: str) -> st
     return ET.tostring(root, encoding="unicode")
 
 
-PAGE_WIDTH = 1500
+PAGE_WIDTH = 1300
 """Widest row of a gallery, in pixels of the picture at 100 dots per inch."""
 GALLERY_DPI = 100
 
@@ -789,6 +835,7 @@ def _grid(gallery: Gallery, strips: Sequence[Strip]) -> _Grid:
     label = min(max((len(strip.label) for strip in strips), default=0) * 7 + 16, 190)
     most = max((len(strip.pictures) for strip in strips), default=1)
     across = max(1, min(most, (PAGE_WIDTH - label) // cell))
+    across = math.ceil(most / math.ceil(most / across))
     columns = max(1, min(PAGE_WIDTH // (label + across * cell + 18), math.ceil(len(strips) / 4)))
     return _Grid(label, cell, high, lines, across, columns)
 
@@ -816,14 +863,16 @@ def _draw_strip(axes: Axes, strip: Strip, grid: _Grid, scale: int, theme: _Theme
 
     left, top = corner
     label = "\n".join(textwrap.wrap(_short(strip.label, most=72), max(8, (grid.label - 10) // 6))[:3])
-    axes.text(left, top + 2, label, va="top", fontsize=8.5, fontweight="medium")
+    axes.text(left, top + 2, label, va="top", fontsize=8.5)
     note = "\n".join(textwrap.wrap(_clean(strip.note), max(8, (grid.label - 8) // 5))[:3])
     axes.text(left, top + 6 + 13 * (label.count("\n") + 1), note, va="top", fontsize=7, alpha=0.75)
     for i, picture in enumerate(strip.pictures):
         x = left + grid.label + (i % grid.across) * grid.cell
         y = top + (i // grid.across) * grid.row
         height, width = (size * scale for size in picture.image.shape[:2])
-        axes.imshow(_coloured(picture.image), extent=(x, x + width, y + height, y), interpolation="nearest", aspect="auto")
+        axes.imshow(
+            _coloured(picture.image), extent=(x, x + width, y + height, y), interpolation="nearest", aspect="auto"
+        )
         frame = {"plain": (theme.ink, 0.25), "good": COLOURS[2], "bad": COLOURS[1]}[picture.tone]
         thick = 0.6 if picture.tone == "plain" else 1.6
         axes.add_patch(Rectangle((x, y), width, height, fill=False, edgecolor=frame, linewidth=thick))
@@ -839,4 +888,6 @@ def _draw_strip(axes: Axes, strip: Strip, grid: _Grid, scale: int, theme: _Theme
 
 def _coloured(image: UInt8[np.ndarray, "h w"] | UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "h w 3"]:
     """Grey pictures as colour ones, so that 0 is black and 255 white whatever the picture holds."""
-    return image if image.ndim == 3 else np.repeat(image[..., None], 3, axis=2)  # noqa: PLR2004 dimensions
+    if image.ndim == 2:  # noqa: PLR2004 dimensions
+        return np.asarray(np.repeat(image[..., None], 3, axis=2))
+    return image

@@ -11,12 +11,14 @@ from neuronscope.maths.streams.extremes import Extremes, TopK
 from neuronscope.maths.streams.histogram import Histogram, HistogramCounts, UpperTail
 from neuronscope.maths.streams.moments import ClassMoments, MapMoments, Moments, MomentsAnswer
 from neuronscope.maths.streams.protocol import Each, Reducer, Seen, State, state_bytes
-from neuronscope.maths.streams.rows import RowsAnswer, StackRows
+from neuronscope.maths.streams.rows import Decisions, DecisionsAnswer, RowsAnswer, StackRows
 
 __all__ = [
     "ClassMoments",
     "CoActivation",
     "Confusion",
+    "Decisions",
+    "DecisionsAnswer",
     "Each",
     "Extremes",
     "Histogram",

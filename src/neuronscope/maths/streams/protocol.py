@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from torch import Tensor
 
@@ -16,6 +16,7 @@ Seen = Mapping[str, Tensor]
 Answer_co = TypeVar("Answer_co", covariant=True)
 
 
+@runtime_checkable
 class Reducer(Protocol[Answer_co]):
     """Folds a stream of batches into a small answer.
 

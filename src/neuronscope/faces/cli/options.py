@@ -1,0 +1,289 @@
+"""Options as data: what a flag is called, what it holds, and which table of a recipe it belongs to.
+
+The options that all studies share stand here once. Those of a study are read from its `Spec`, so a new study brings its
+flags, their help and its recipe keys along. No option has a default of its own at the command line: a flag that was not
+given is absent, and the recipe, the spec or the library decides.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import MISSING, dataclass, fields
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+import typer
+from rich.markup import escape
+
+from neuronscope import InputError
+
+Table = Literal["model", "data", "study", "run", ""]
+"""Table of a recipe; "" for what is only said at the command line."""
+
+PANELS: dict[str, str] = {
+    "model": "Network",
+    "data": "Images",
+    "study": "Study",
+    "run": "Run and output",
+    "": "Run and output",
+}
+
+_RANGE = re.compile(r"\d+(-\d+)?")
+
+
+@dataclass(frozen=True)
+class Option:
+    """One option.
+
+    Attributes:
+        key: name in a recipe; the flag has hyphens in place of underscores.
+        help: what it means, in one sentence.
+        type: of one value: str, int, float, bool, Path or a Literal.
+        table: where it stands in a recipe.
+        many: whether it takes several values, repeated or separated by commas.
+        default: what holds when it is not given, as shown by `--help`; "" shows nothing.
+        short: a one-letter flag.
+    """
+
+    key: str
+    help: str
+    type: Any = str
+    table: Table = ""
+    many: bool = False
+    default: str = ""
+    short: str = ""
+
+    @property
+    def flag(self) -> str:
+        """As it is typed."""
+        return f"--{self.key.replace('_', '-')}"
+
+
+MODEL = (
+    Option("model", "The network, as PREFIX:NAME: see `neuronscope list models`.", table="model", short="-m"),
+    Option(
+        "weights",
+        "Its weights: a file, a weights name such as DEFAULT, or random; file: sources have their own.",
+        table="model",
+        short="-w",
+    ),
+    Option(
+        "strict",
+        "Whether the weights must fill the whole network; partial leaves the rest random.",
+        type=Literal["all", "partial"],
+        table="model",
+        default="all",
+    ),
+    Option(
+        "input_shape", "Channels, height and width of its input, as in 3,224,224.", type=int, table="model", many=True
+    ),
+    Option(
+        "resize",
+        "Pixels of the shorter side before the crop, or height,width.",
+        type=int,
+        table="model",
+        many=True,
+        default="as the weights say",
+    ),
+    Option(
+        "crop",
+        "Pixels of the centre crop: a side, or height,width.",
+        type=int,
+        table="model",
+        many=True,
+        default="as the weights say",
+    ),
+    Option(
+        "interpolation",
+        "How the resize finds new pixels.",
+        type=Literal["bilinear", "bicubic", "nearest"],
+        table="model",
+        default="as the weights say",
+    ),
+    Option(
+        "mean",
+        "Mean of each channel, on the scale 0 to 1.",
+        type=float,
+        table="model",
+        many=True,
+        default="as the weights say",
+    ),
+    Option(
+        "std",
+        "Standard deviation of each channel, on the scale 0 to 1.",
+        type=float,
+        table="model",
+        many=True,
+        default="as the weights say",
+    ),
+    Option(
+        "normalise",
+        "none feeds values 0 to 1 as they are.",
+        type=Literal["weights", "none"],
+        table="model",
+        default="weights",
+    ),
+)
+
+DATA = (
+    Option("data", "The images, as NAME:PATH: see `neuronscope list data`.", table="data", short="-d"),
+    Option("split", "Which part of them, as in train, test, report.", table="data", default="the part not trained on"),
+    Option("limit", "At most so many images, all classes evenly.", type=int, table="data", default="all"),
+    Option("classes", "Only images of these classes, by name or number.", table="data", many=True, default="all"),
+    Option("labels", "A label file that lies elsewhere than the images.", type=Path, table="data"),
+    Option(
+        "on_error",
+        "What becomes of an image that cannot be read.",
+        type=Literal["raise", "skip"],
+        table="data",
+        default="raise",
+    ),
+    Option("download", "Fetch missing files of a standard data set.", type=bool, table="data", default="no"),
+)
+
+RUN = (
+    Option("out", "Folder to write to; an older result in it is replaced.", type=Path, table="run", short="-o"),
+    Option("seed", "Where all random streams start.", type=int, table="run", default="0"),
+    Option("batch_size", "Images in one forward pass.", type=int, table="run", default="32"),
+    Option(
+        "device", "cpu, cuda, cuda:1, or auto for the first accelerator there is.", table="run", default="auto"
+    ),
+    Option(
+        "dtype",
+        "Number format of the network's arithmetic.",
+        type=Literal["float32", "float64"],
+        table="run",
+        default="float32",
+    ),
+    Option("threads", "Threads of one operation.", type=int, table="run", default="PyTorch's choice"),
+    Option("workers", "Threads that decode images beside the network.", type=int, table="run", default="one a core"),
+    Option("executor", "Who works the shards: see `neuronscope list executors`.", table="run", default="serial"),
+)
+
+ORIGINAL = Option(
+    "export_original",
+    "Also write original/: the files of the program the study comes from, under their names.",
+    type=bool,
+    table="run",
+    default="no",
+)
+RECIPE = Option("recipe", "A TOML file with tables \\[model] \\[data] \\[study] \\[run]; flags win over it.", type=Path)
+PLAN = Option("plan", "Say what would be done, with memory and time, and stop.", type=bool, default="no")
+QUIET = Option("quiet", "Only the outcome: no header, plan or progress.", type=bool, default="no", short="-q")
+
+
+def spec_options(spec: type[Any]) -> tuple[Option, ...]:
+    """One option for each field of a spec: help from its description, the default shown."""
+    described: Mapping[str, Any] = spec.__pydantic_fields__
+    return tuple(_spec_option(field.name, described[field.name], default=_default(field)) for field in fields(spec))
+
+
+def _default(field: Any) -> str:
+    if field.default_factory is not MISSING:
+        return _shown(field.default_factory())
+    value = getattr(field.default, "default", field.default)  # a pydantic FieldInfo keeps the value inside
+    return "" if value is MISSING else _shown(value)
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, tuple | list | frozenset):
+        return ",".join(_shown(one) for one in value)
+    return {None: "", True: "yes", False: "no"}[value] if value is None or value is True or value is False else str(value)
+
+
+def _spec_option(name: str, described: Any, *, default: str) -> Option:
+    kind, many = _kind(described.annotation)
+    return Option(name, escape(described.description or ""), type=kind, table="study", many=many, default=default)
+
+
+def _kind(annotation: Any) -> tuple[Any, bool]:
+    """What one value of a field is at the command line, and whether it takes several; `str` where pydantic decides."""
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin in (Union, UnionType):
+        inner = [one for one in arguments if one is not NoneType]
+        kinds = {_kind(one) for one in inner}
+        # int | tuple[int, int] takes several whole numbers; a mix of kinds stays text.
+        same = len({kind for kind, _ in kinds}) == 1
+        return (next(iter(kinds))[0] if same else str), any(many for _, many in kinds)
+    if origin in (tuple, list, frozenset, set):
+        kinds = {_kind(one)[0] for one in arguments if one is not Ellipsis}
+        return (kinds.pop() if len(kinds) == 1 else str), True
+    known = origin is Literal or annotation in (str, int, float, bool, Path)
+    return (annotation if known else str), False
+
+
+def signature(options: Sequence[Option]) -> inspect.Signature:
+    """The options as keyword parameters that Typer understands, each None when it was not given."""
+    return inspect.Signature(
+        [
+            inspect.Parameter(
+                option.key, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=_annotation(option)
+            )
+            for option in options
+        ]
+    )
+
+
+def _annotation(option: Option) -> Any:
+    flags = [option.flag, *([option.short] if option.short else [])]
+    # Options of a recipe can be switched off again at the command line; the others have nothing to be switched off.
+    if option.type is bool and option.table:
+        flags[0] = f"{option.flag}/--no-{option.flag[2:]}"
+    metavar = {int: "INTEGER", float: "NUMBER", str: "TEXT", Path: "PATH"}.get(option.type)
+    if get_origin(option.type) is Literal:
+        metavar = "|".join(map(str, get_args(option.type)))
+    details = typer.Option(
+        *flags,
+        help=option.help,
+        show_default=option.default or False,
+        rich_help_panel=PANELS[option.table],
+        metavar=(f"{metavar},..." if option.many else metavar) if option.type is not bool else None,
+    )
+    value = list[str] if option.many else option.type
+    return Annotated[value | None if value is not bool else bool | None, details]
+
+
+def with_options(function: Callable[[dict[str, Any]], None], options: Sequence[Option]) -> Callable[..., None]:
+    """A command that hands the options that were given to a function, as one mapping.
+
+    Raises:
+        InputError: when called, a list of numbers holds something else.
+    """
+
+    def command(**values: Any) -> None:
+        function({option.key: _value(option, values[option.key]) for option in options if values[option.key] is not None})
+
+    command.__signature__ = signature(options)  # type: ignore[attr-defined]  # what inspect.signature looks for first
+    command.__annotations__ = {}
+    return command
+
+
+def _value(option: Option, given: Any) -> Any:
+    if not option.many:
+        return given
+    parts = [part for text in given for part in split(text)]
+    try:
+        return tuple(option.type(part) if option.type in (int, float) else part for part in parts)
+    except ValueError as error:
+        what = "whole numbers" if option.type is int else "numbers"
+        message = f"{option.flag} takes {what} separated by commas, got '{','.join(given)}'"
+        raise InputError(message) from error
+
+
+def split(text: str) -> list[str]:
+    """The parts between commas; the commas within a list of units belong to it.
+
+    Example:
+        >>> split("conv1,fc:0-3,7,relu")
+        ['conv1', 'fc:0-3,7', 'relu']
+    """
+    parts: list[str] = []
+    for part in text.split(","):
+        if parts and ":" in parts[-1] and _RANGE.fullmatch(part.strip()):
+            parts[-1] += f",{part.strip()}"
+        elif part.strip():
+            parts.append(part.strip())
+    return parts

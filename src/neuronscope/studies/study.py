@@ -1,0 +1,60 @@
+"""What every study is made of, so that the command line, reports and recipes need to know none of them by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+from neuronscope.data.dataset import Data
+from neuronscope.models.subject import Subject
+from neuronscope.result import Result
+from neuronscope.run import Run
+from neuronscope.sweep import Plan
+from neuronscope.views import Page
+
+
+@runtime_checkable
+class RunStudy(Protocol):
+    """Runs a study."""
+
+    def __call__(self, subject: Subject, data: Data, spec: Any, *, run: Run) -> Result:
+        """The study's result."""
+        ...
+
+
+@runtime_checkable
+class PlanStudy(Protocol):
+    """Says what a study would do."""
+
+    def __call__(self, subject: Subject, data: Data, spec: Any, *, run: Run) -> Plan:
+        """Its sweeps, with passes, memory and time."""
+        ...
+
+
+@dataclass(frozen=True)
+class Study:
+    """One row of the table of studies.
+
+    Attributes:
+        name: as on the command line.
+        question: what it answers, in one sentence.
+        spec: its options: a frozen pydantic dataclass whose fields carry a description. Every spec has the fields
+            `layers` (patterns) and `legacy` (named deviations).
+        run, plan: do it, and say beforehand what doing it takes.
+        page: shows a result.
+        export_original: writes a result under the file names of the program the study comes from, into a folder.
+        original_figures: file name in that program's own results -> name of the figure here that takes its place.
+        legacy: name of a deviation -> what it changes.
+    """
+
+    name: str
+    question: str
+    spec: type[Any]
+    run: RunStudy
+    plan: PlanStudy
+    page: Callable[[Result], Page]
+    export_original: Callable[[Result, Path], list[Path]]
+    original_figures: Mapping[str, str]
+    legacy: Mapping[str, str]
