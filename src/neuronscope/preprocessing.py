@@ -95,7 +95,9 @@ class Preprocess:
             image.sub_(mean).div_(std)
         return image
 
-    def batch(self, raws: Sequence[UInt8[Tensor, "c h w"]] | UInt8[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
+    def batch(
+        self, raws: Sequence[UInt8[Tensor, "c h w"]] | UInt8[Tensor, "n c h w"]
+    ) -> Float[Tensor, "n channels height width"]:
         """Frame, stack and normalise images; one array of images of one size is handled without a loop.
 
         Raises:

@@ -78,10 +78,10 @@ def test_a_flipped_byte_never_gives_other_pixels(position, change):
 @pytest.mark.parametrize(
     ("content", "cause"),
     [
-        (idx_bytes(IMAGES) + b"x", r"61 bytes|60\+"),
+        (idx_bytes(IMAGES) + b"x", "60 bytes .*got more"),
         (idx_bytes(IMAGES[0]), "magic number 0x00000802"),
         (b"<html><body>not found</body></html>", "magic number"),
-        (idx_bytes(IMAGES[:0]), "0 bytes"),
+        (idx_bytes(IMAGES[:0]), "without content"),
     ],
     ids=["too long", "other dimensions", "a web page", "empty"],
 )
@@ -236,7 +236,9 @@ def test_a_palette_with_transparency_is_read_without_a_warning(tmp_path):
     """PIL warns on the direct way to RGB; the colours are the same."""
     picture = Image.fromarray(NOISE).convert("P")
     picture.save(tmp_path / "image.png", transparency=bytes(range(0, 250, 10)))
-    assert torch.equal(read_image(tmp_path / "image.png"), torch.from_numpy(np.array(picture.convert("RGB"))).permute(2, 0, 1))
+    assert torch.equal(
+        read_image(tmp_path / "image.png"), torch.from_numpy(np.array(picture.convert("RGB"))).permute(2, 0, 1)
+    )
 
 
 def test_sixteen_bit_grey_is_scaled_not_cut(tmp_path):

@@ -58,9 +58,7 @@ def decoding_threads() -> list[str]:
     return [thread.name for thread in threading.enumerate() if thread.name.startswith("neuronscope")]
 
 
-@given(
-    st.integers(0, 40), st.integers(1, 9), st.integers(0, 3), st.sets(st.integers(0, 39)), st.booleans(), st.data()
-)
+@given(st.integers(0, 40), st.integers(1, 9), st.integers(0, 3), st.sets(st.integers(0, 39)), st.booleans(), st.data())
 def test_batches_do_not_depend_on_workers_and_are_fixed_by_row_number(size, batch_size, workers, broken, part, draw):
     """Batch b holds the readable rows of [b * size, (b + 1) * size); skips are told in row order before their batch."""
     rows = range(size)
@@ -73,9 +71,7 @@ def test_batches_do_not_depend_on_workers_and_are_fixed_by_row_number(size, batc
             data, PREPARE, rows=rows, batch_size=batch_size, workers=workers, on_skip=lambda row, _: told.append(row)
         )
     )
-    expected = [
-        [row for row in rows if row // batch_size == number and row not in broken] for number in range(size)
-    ]
+    expected = [[row for row in rows if row // batch_size == number and row not in broken] for number in range(size)]
     assert made == [batch for batch in expected if batch]
     assert told == [row for row in rows if row in broken]
     assert decoding_threads() == []

@@ -65,9 +65,12 @@ def read_idx(path: Path, *, dimensions: int) -> UInt8[np.ndarray, "..."]:
             body = stream.read(size + 1)  # one more than announced, to notice what is too long
     except (OSError, EOFError, zlib.error) as cause:
         _refuse(path, expected, str(cause) or type(cause).__name__, cause)
-    if len(body) != size or size == 0:
+    if size == 0:
+        _refuse(path, expected, "one without content")
+    if len(body) != size:
         announced = " x ".join(map(str, shape))
-        _refuse(path, f"{size} bytes ({announced}, as its header says)", f"{len(body)}{'+' * (len(body) > size)} bytes")
+        came = f"{len(body)} bytes" if len(body) < size else "more than that"
+        _refuse(path, f"{size} bytes ({announced}, as its header says)", came)
     return np.frombuffer(body, dtype=np.uint8).reshape(shape)
 
 

@@ -658,7 +658,7 @@ def _numbers(values: Any) -> Float[np.ndarray, "..."]:
 
 def _finite(values: np.ndarray) -> Float[np.ndarray, " n"]:
     numbers = _numbers(values).ravel()
-    return numbers[np.isfinite(numbers)]
+    return np.asarray(numbers[np.isfinite(numbers)])
 
 
 def _positions(series: Series) -> Float[np.ndarray, " n"]:

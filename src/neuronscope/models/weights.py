@@ -8,7 +8,6 @@ which architecture it would fit.
 from __future__ import annotations
 
 import logging
-import pickle
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -158,27 +157,26 @@ def read_torch(file: Path) -> Any:
     """
     try:
         return torch.load(file, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as problem:
-        text = str(problem)
-        if "GLOBAL" not in text and "Unsupported" not in text and "BUILD" not in text:
-            raise WeightsError(_torn(file, problem)) from problem
+    except Exception as problem:  # a torn file may fail in any way
+        raise WeightsError(_unreadable(file, problem)) from problem
+
+
+def _unreadable(file: Path, problem: Exception) -> str:
+    """What kept a torch file from being read; torch tells the cases apart in words only."""
+    text = str(problem)
+    if "TorchScript" in text:
+        return (
+            f"{file} is a TorchScript archive: a program, not only tensors. Convert it where you trust it: "
+            f"torch.save(torch.jit.load('{file.name}').state_dict(), 'weights.pth')"
+        )
+    if "GLOBAL" in text or "Unsupported" in text:
         found = re.search(r"GLOBAL ([\w.]+)", text)
-        message = (
+        return (
             f"{file} holds a pickled object{f' ({found[1]})' if found else ''}, not only tensors. Opening such a file "
             "can run any code, so only tensors are loaded. Convert it where you trust it: "
             f"torch.save(torch.load('{file.name}', weights_only=False).state_dict(), 'weights.pth')"
         )
-        raise WeightsError(message) from problem
-    except RuntimeError as problem:
-        if "TorchScript" not in str(problem):
-            raise WeightsError(_torn(file, problem)) from problem
-        message = (
-            f"{file} is a TorchScript archive: a program, not only tensors. Convert it where you trust it: "
-            f"torch.save(torch.jit.load('{file.name}').state_dict(), 'weights.pth')"
-        )
-        raise WeightsError(message) from problem
-    except (OSError, EOFError, KeyError, ValueError, TypeError, AttributeError) as problem:
-        raise WeightsError(_torn(file, problem)) from problem
+    return _torn(file, problem)
 
 
 class Unfilled(TorchFunctionMode):

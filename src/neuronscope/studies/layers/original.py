@@ -50,9 +50,7 @@ def export_layers(result: Result, folder: Path) -> list[Path]:
                 "neuron": np.repeat(np.arange(units), classes),
                 "digit": np.tile(table["class_name"].to_numpy().astype(str), units),
                 "mean_activation": means.ravel(),
-                "preferred_digit": np.repeat(table["preferred"].to_numpy()[own], classes)
-                if "preferred" in table
-                else -1,
+                "preferred_digit": np.repeat(preferred[own], classes),
                 "selectivity": np.repeat(ratio[own], classes),
             }
         )

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 
 import numpy as np
 import pandas as pd
-import xarray as xr
 
 from neuronscope.result import Result
 from neuronscope.units import UnitSet
@@ -134,7 +133,7 @@ def _layers(view: _View) -> Iterator[Block]:
         "Layers in calling order",
         frame,
         help={
-            "selective": f"units with q < {1 - view.level:.2g} (share of variance explained by class, permutation null)",
+            "selective": f"units with q < {1 - view.level:.2g} (variance explained by class, permutation null)",
             "dead": "units that never vary",
             "near-dead": "units active in under 1 % of the images",
             "population sparseness": "how few units respond to an image: 0 all alike, 1 one only; nan if signed",
@@ -311,8 +310,8 @@ def _selectivity(view: _View) -> Iterator[Block]:
         return
     yield Section(
         "Selectivity",
-        "Every index that picks the best of many classes is above zero for pure noise. Each is therefore shown beside its "
-        "null, and the split-half index chooses the class on one half of the images and measures it on the other.",
+        "Every index that picks the best of many classes is above zero for pure noise. Each is therefore shown beside "
+        "its null, and the split-half index chooses the class on one half of the images and measures it on the other.",
     )
     told = view.distinguishable()
     noise = int((np.isfinite(view.get("class_share_q")) & ~told).sum())
@@ -354,7 +353,7 @@ def _selectivity(view: _View) -> Iterator[Block]:
         preset="-class share",
         formats={name: ".3f" for name in frame.columns[3:] if name != "AUROC class"},
         help={
-            "verdict": f"selective: q < {1 - view.level:.2g}; noise: not distinguishable from noise; dead: never varies",
+            "verdict": f"selective: q < {1 - view.level:.2g}; noise: cannot be told from noise; dead: never varies",
             "prefers": "class with the largest mean activation",
             "class share": "fraction of the variance over images explained by class (eta squared), 0 to 1",
             "class share null": "the share that chance explains: mean over permuted labels",
@@ -363,7 +362,7 @@ def _selectivity(view: _View) -> Iterator[Block]:
             "CSI null": "its noise floor: mean over permuted labels",
             "CSI split-half": "class chosen on one half of the images, measured on the other; about 0 for noise",
             "ratio": f"largest class mean over the sum of class means; chance is {1 / len(view.seen_classes):.3g}",
-            "AUROC": "one-vs-rest, class chosen on one half, measured on the other; below 0.5 the unit is silenced by it",
+            "AUROC": "one-vs-rest, class chosen on one half, measured on the other; under 0.5: the class silences it",
             "AUROC low": f"lower {view.level:.0%} limit",
             "d'": "largest one-vs-rest d', in standard deviations",
             "information": "mutual information with the class, bits, Miller-Madow corrected",
@@ -372,7 +371,7 @@ def _selectivity(view: _View) -> Iterator[Block]:
             "effective classes": "exp of the entropy of the class profile: 1 for one class, many for all alike",
             "reliability": "Spearman-Brown corrected split-half correlation of the class profile",
         },
-        text="`class share q` is what decides the verdict: it tests all classes at once and works for signed activations.",
+        text="The verdict rests on `class share q`: it tests all classes at once and works for signed activations.",
     )
     for quantity, title in (("csi", "Class selectivity index"), ("ratio", "Ratio selectivity")):
         values, null = view.get(quantity), view.get(f"{quantity}_null")
@@ -467,22 +466,18 @@ def _galleries(view: _View) -> Iterator[Block]:
             places = places[~dead][: max(0, min(left, most))]
             if end == "bottom":
                 places = places[:4]
-            strips = [
-                Strip(
-                    str(UnitSet(layer, 10**9, (int(view.index_of[numbers[place]]),))),
-                    [
-                        Picture(
-                            picture(pictures[place, rank]),
-                            f"{view.class_name(labels.get(int(rows[numbers[place], rank]), -1))} {values[numbers[place], rank]:.3g}",
-                            box=tuple(int(edge) for edge in boxes[place, rank]) if whole else None,  # type: ignore[arg-type]
-                        )
-                        for rank in range(pictures.shape[1])
-                        if rows[numbers[place], rank] >= 0
-                    ],
-                    note=verdict[numbers[place]],
-                )
-                for place in places
-            ]
+            strips = []
+            for place in places:
+                number = int(numbers[place])
+                row = [
+                    Picture(
+                        picture(pictures[place, rank]),
+                        f"{view.class_name(labels.get(int(rows[number, rank]), -1))} {values[number, rank]:.3g}",
+                        box=_box(boxes[place, rank]) if whole else None,
+                    )
+                    for rank in np.flatnonzero(rows[number] >= 0)
+                ]
+                strips.append(Strip(view.unit_name(number), row, note=verdict[number]))
             left -= len(strips) if end == "top" else 0
             if strips:
                 yield Gallery(
@@ -498,8 +493,8 @@ def _galleries(view: _View) -> Iterator[Block]:
 def _importance(view: _View) -> Iterator[Block]:
     yield Section(
         "Importance",
-        "Contribution: a unit's share of its layer's absolute gradient x activation. Variance: how much the unit changes "
-        "over images and positions. Neither proves a cause: switching units off does (the importance study).",
+        "Contribution: a unit's share of its layer's absolute gradient x activation. Variance: how much the unit "
+        "changes over images and positions. Neither proves a cause: switching units off does (the importance study).",
     )
     columns = {
         "unit": [view.unit_name(i) for i in range(len(view.layer_of))],
@@ -640,6 +635,6 @@ def _wrong_examples(view: _View) -> np.ndarray:
     return np.asarray(wrong)
 
 
-def unit_strip_count(shown: xr.Dataset) -> int:
-    """How many units have pictures."""
-    return int(shown.sizes["unit"])
+def _box(edges: np.ndarray) -> tuple[int, int, int, int]:
+    top, bottom, left, right = (int(edge) for edge in edges)
+    return top, bottom, left, right

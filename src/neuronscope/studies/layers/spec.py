@@ -11,7 +11,7 @@ LEGACY: dict[str, str] = {
     "raw-input": "feed pixels scaled to 0..1 without the normalisation the network was trained with",
     "first-1000": "use the first 1,000 images only, whatever their classes",
     "ratio-epsilon": "add 1e-6 to the denominator of the ratio selectivity, so that dead units score 0 instead of nan",
-    "shared-preference-scale": "scale the preference picture over the whole layer, which hides the tuning of weak units",
+    "shared-preference-scale": "scale the preference picture over the whole layer; weak units' tuning is hidden",
     "appearance-order": "draw layer responses in the order in which classes appear, under labels in class order",
 }
 """What each named deviation brings back of the program this study comes from (mrinalmouza/MNIST-training)."""

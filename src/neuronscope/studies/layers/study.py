@@ -313,7 +313,7 @@ def selectivity_variables(setting: Setting, scores: np.ndarray, labels: np.ndarr
     ]
     known = int((labels >= 0).sum())
     one, pair = ("unit",), ("unit", "class")
-    ratio_value = ratio(moments.means)
+    ratio_value = np.nan_to_num(ratio(moments.means), nan=0.0) if epsilon else ratio(moments.means)
     return {
         "preferred": (one, _argmax(moments.means), "class with the largest mean activation (-1: none)", ""),
         "csi": (one, csi.observed, "class selectivity index, uncorrected (Morcos 2018)", ""),
@@ -503,8 +503,8 @@ def example_rows(setting: Setting, decisions: DecisionsAnswer) -> list[int]:
         present = [c for c in np.unique(labels) if c >= 0][:_MOST_EXAMPLES]
         firsts = [next((int(row) for row in np.flatnonzero(labels == c) if int(row) in readable), -1) for c in present]
         chosen = [row for row in firsts if row >= 0] or sorted(readable)[:_MOST_EXAMPLES]
-    wrong = decisions.index[decisions.rank > 0][: setting.spec.wrong].tolist()
-    return chosen + [row for row in wrong if row not in chosen]
+    wrong = [int(row) for row in decisions.index[decisions.rank > 0] if int(row) not in chosen]
+    return chosen + wrong[: setting.spec.wrong]
 
 
 def examples(setting: Setting, decisions: DecisionsAnswer) -> dict[str, xr.Dataset]:
