@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -30,8 +31,8 @@ class Collected:
     path: Path
     index: np.ndarray
 
-    def open(self) -> zarr.Array:
-        """The array, read-only; slices load what they cover."""
+    def open(self) -> Any:
+        """The `zarr.Array`, read-only; slices load what they cover."""
         return zarr.open_array(self.path, mode="r")
 
 
@@ -80,9 +81,9 @@ class Collect:
     def add(self, state: State, seen: Seen) -> State:
         """Write one batch's rows."""
         index = seen["index"].cpu()
-        array = zarr.open_array(self.path, mode="r+")
         values = seen[self.of].float().cpu().numpy()
         try:
+            array = zarr.open_array(self.path, mode="r+")
             for row, value in _runs(index.numpy(), values):
                 array[row : row + len(value)] = value
         except OSError as error:

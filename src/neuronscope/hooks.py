@@ -28,12 +28,16 @@ Change = Callable[[Tensor], Tensor | None]
 @contextmanager
 def placed(module: nn.Module, run: Run) -> Iterator[nn.Module]:
     """The network on the run's device and in its number format; back where it was at the end."""
-    home = next((tensor for tensor in module.state_dict().values() if tensor.is_floating_point()), None)
+    # The very tensors are kept, for a way back by conversion would round what came in a wider number format.
+    weights = [(weight, weight.data) for weight in module.parameters()]
+    buffers = [(part, name, buffer) for part in module.modules() for name, buffer in part.named_buffers(recurse=False)]
     try:
         yield module.to(run.torch_device, run.torch_dtype)
     finally:
-        if home is not None:
-            module.to(home.device, home.dtype)
+        for weight, values in weights:
+            weight.data = values
+        for part, name, buffer in buffers:
+            setattr(part, name, buffer)
 
 
 @contextmanager
@@ -156,9 +160,9 @@ def units_first(output: Tensor, layer: LayerInfo) -> Tensor:
 
 def _applying(edit: Edit, layer: LayerInfo) -> Callable[[Tensor], Tensor]:
     chosen = torch.from_numpy(edit.units.mask())
-    values = torch.zeros(layer.units)
+    values = torch.zeros(layer.units, dtype=torch.float64)
     if edit.value is not None:
-        values[chosen] = torch.as_tensor(edit.value, dtype=torch.float32)
+        values[chosen] = torch.as_tensor(edit.value, dtype=torch.float64)
 
     def along_units(numbers: Tensor, output: Tensor) -> Tensor:
         shape = [1] * output.ndim

@@ -27,7 +27,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from neuronscope.errors import ResultFileError, StorageError
+from neuronscope.errors import InputError, ResultFileError, StorageError
 from neuronscope.run import Run
 from neuronscope.views import Page
 
@@ -69,6 +69,11 @@ class Provenance:
     seconds: float = 0.0
     peak_memory: int = 0
 
+    def __post_init__(self) -> None:
+        """Write options the way JSON has them (tuples as lists), so that a saved provenance comes back equal."""
+        for name in ("spec", "circumstances"):
+            object.__setattr__(self, name, json.loads(json.dumps(getattr(self, name))))
+
 
 @dataclass(frozen=True)
 class Result:
@@ -102,10 +107,21 @@ class Result:
         """All quantities of the unit table that have exactly these axes, one row per entry.
 
         With `unit` among the axes (the default is `unit` alone), rows start with `layer` and `index`.
+
+        Raises:
+            InputError: no quantity has these axes.
         """
         wanted = axes or ("unit",)
         table = self.table
         chosen = [name for name, values in table.data_vars.items() if set(values.dims) == set(wanted)]
+        if not chosen and wanted != ("unit",):
+            there = sorted({" x ".join(map(str, values.dims)) for values in table.data_vars.values()})
+            message = (
+                f"no quantity of {self.provenance.study} has the axes {' x '.join(wanted)}. There are: {', '.join(there)}"
+            )
+            raise InputError(message)
+        if not chosen:
+            return table[["layer", "index"]].to_dataframe().reset_index(drop=True)[["layer", "index"]]
         frame = table[chosen].reset_coords(drop=True).to_dataframe(dim_order=list(wanted)).reset_index()
         if "unit" in wanted:
             places = frame.pop("unit").to_numpy()
@@ -132,9 +148,12 @@ class Result:
         """Write to a Zarr folder, all or nothing; an older result of the same name is replaced at the end.
 
         Raises:
-            StorageError: the folder cannot be written.
+            StorageError: the folder cannot be written, or something stands there that is not a result.
         """
         target = Path(path)
+        if target.exists() and not _replaceable(target):
+            message = f"{target} exists and is no result, so it is not replaced. Choose another --out"
+            raise StorageError(message)
         scratch: Path | None = None
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -143,11 +162,10 @@ class Result:
             self.tree.to_zarr(store, mode="w", consolidated=False, encoding=None)
             manifest = {"format": FORMAT, "provenance": asdict(self.provenance), "files": _checksums(store)}
             root = json.loads((store / _ROOT).read_text(encoding="utf-8"))
-            root["attributes"][MANIFEST] = {"manifest": manifest, "sha256": _digest(manifest)}
+            root["attributes"][MANIFEST] = {"manifest": manifest}
+            root["attributes"][MANIFEST]["sha256"] = _digest(root)
             (store / _ROOT).write_text(json.dumps(root, indent=1), encoding="utf-8")
-            if target.exists():
-                target.rename(scratch / "old")
-            store.rename(target)
+            _swap(store, target, scratch / "old")
         except OSError as error:
             message = (
                 f"cannot write the result to {target}: {error.strerror or error}. Free space or choose another --out"
@@ -171,20 +189,19 @@ def open_result(path: str | Path) -> Result:
         message = f"{folder} holds no neuronscope result. Give a folder that a run has written"
         raise ResultFileError(message)
     try:
-        entry = json.loads((store / _ROOT).read_text(encoding="utf-8"))["attributes"][MANIFEST]
-        manifest = entry["manifest"]
-        version, expected, recorded = manifest["format"], dict(manifest["files"]), manifest["provenance"]
-        whole = entry["sha256"] == _digest(manifest)
+        root = json.loads((store / _ROOT).read_text(encoding="utf-8"))
+        manifest = root["attributes"][MANIFEST]["manifest"]
+        version = manifest["format"]
     except (ValueError, KeyError, TypeError) as error:
         message = f"{store / _ROOT} is torn or was not written by neuronscope. Run the study again"
         raise ResultFileError(message) from error
     if version != FORMAT:
         message = f"{store} has result format {version}, this neuronscope reads format {FORMAT}. Update neuronscope"
         raise ResultFileError(message)
-    if not whole:
-        message = f"{store / _ROOT} is torn: its manifest does not match its checksum. Run the study again"
+    if root["attributes"][MANIFEST].pop("sha256", None) != _digest(root):
+        message = f"{store / _ROOT} is torn: it does not match its checksum. Run the study again"
         raise ResultFileError(message)
-    found = _checksums(store)
+    expected, found = manifest["files"], _checksums(store)
     differing = sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))
     if differing:
         message = (
@@ -192,9 +209,11 @@ def open_result(path: str | Path) -> Result:
             f"first '{differing[0]}'. Run the study again"
         )
         raise ResultFileError(message)
-    with xr.open_datatree(store, engine="zarr", consolidated=False) as lazy:
+    # An attribute `units` of "seconds" is a unit of measure here, not a request to make dates of numbers.
+    dates: dict[str, Any] = {"decode_times": False, "decode_timedelta": False}
+    with xr.open_datatree(store, engine="zarr", consolidated=False, **dates) as lazy:
         tree = lazy.load()
-    return Result(tree=_plain(tree), provenance=_provenance(recorded))
+    return Result(tree=_plain(tree), provenance=_provenance(manifest["provenance"]))
 
 
 def same(left: Result, right: Result) -> bool:
@@ -212,7 +231,7 @@ def unit_table(
         variables: name -> (axes, values, meaning, unit of measure).
         names: axis -> names along it, stored as the coordinate `AXIS_name`.
     """
-    layer = np.repeat(np.array(list(layers), dtype=object), list(layers.values()))
+    layer = np.repeat(np.array(list(layers), dtype=object), np.array(list(layers.values()), dtype=np.int64))
     index = np.concatenate([np.arange(count) for count in layers.values()]) if layers else np.zeros(0, dtype=np.int64)
     coordinates: dict[str, Any] = {"layer": ("unit", layer), "index": ("unit", index.astype(np.int64))}
     for axis, labels in names.items():
@@ -272,9 +291,11 @@ def _plain(tree: xr.DataTree) -> xr.DataTree:
         text = {
             name: (values.dims, values.to_numpy().astype(object), values.attrs)
             for name, values in dataset.variables.items()
-            if values.dtype.kind not in "biufO"
+            if values.dtype.kind in "UST"
         }
-        restored = dataset.assign_coords({n: v for n, v in text.items() if n in dataset.coords}).drop_encoding()
+        coordinates = {name: values for name, values in text.items() if name in dataset.coords}
+        quantities = {name: values for name, values in text.items() if name not in coordinates}
+        restored = dataset.assign_coords(coordinates).assign(quantities).drop_encoding()
         restored.attrs = {name: value for name, value in dataset.attrs.items() if name != MANIFEST}
         return restored
 
@@ -289,5 +310,24 @@ def _checksums(store: Path) -> dict[str, str]:
     }
 
 
-def _digest(manifest: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
+def _digest(root: Mapping[str, Any]) -> str:
+    """Checksum of the root's metadata, manifest included, independent of spaces and the order of keys."""
+    return hashlib.sha256(json.dumps(root, sort_keys=True).encode()).hexdigest()
+
+
+def _replaceable(target: Path) -> bool:
+    """Whether a result may take this place: an older result (torn or not) or an empty folder; never other files."""
+    return target.is_dir() and ((target / _ROOT).is_file() or not any(target.iterdir()))
+
+
+def _swap(store: Path, target: Path, aside: Path) -> None:
+    """Put a new result in place of an older one, which comes back should that fail."""
+    if not target.exists():
+        store.rename(target)
+        return
+    target.rename(aside)
+    try:
+        store.rename(target)
+    except OSError:
+        aside.rename(target)
+        raise

@@ -83,6 +83,17 @@ class Run:
             if getattr(self, name) < 1:
                 message = f"{name} must be at least 1, not {getattr(self, name)}"
                 raise InputError(message)
+        if self.threads is not None and self.threads < 1:
+            message = f"threads must be at least 1, or None for PyTorch's own number, not {self.threads}"
+            raise InputError(message)
+        if self.dtype not in ("float32", "float64"):
+            message = f"dtype '{self.dtype}' is not known. Give float32 or float64"
+            raise InputError(message)
+        try:
+            self.torch_device  # noqa: B018 whether PyTorch can read the name is the question
+        except RuntimeError as error:
+            message = f"device '{self.device}' is not known. Give auto, cpu, cuda or cuda:NUMBER"
+            raise InputError(message) from error
         if self.seed < 0:
             message = f"seed must be 0 or more, not {self.seed}"
             raise InputError(message)
@@ -109,7 +120,7 @@ class Run:
             >>> Run(seed=1).generator("null").integers(9) == Run(seed=1).generator("null").integers(9)
             True
         """
-        digest = hashlib.sha256("/".join((str(self.seed), *names)).encode()).digest()
+        digest = hashlib.sha256(repr((self.seed, *names)).encode()).digest()
         return np.random.Generator(np.random.PCG64(int.from_bytes(digest[:16], "little")))
 
     def place(self, values: Tensor) -> Tensor:

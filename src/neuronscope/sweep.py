@@ -29,7 +29,8 @@ Work = TypeVar("Work")
 
 _MOST_SHARDS = 64
 _LEAST_BATCHES = 4  # in a shard: fewer would spend their time starting and merging
-_LARGE_STATE = 64 * 2**20  # bytes; states above it are written and merged less often
+_LARGE_STATE = 16 * 2**20  # bytes; states above it are written and merged less often
+_LEAST_SHARDS = 4  # of a sweep with the largest states: enough for a few workers
 _LIVE_LAYERS = 4  # network outputs alive at once in a forward pass without gradients, as a rough bound
 _PROBE_IMAGES = 8
 
@@ -157,7 +158,7 @@ def cut(images: int, *, batch_size: int, state: int) -> tuple[Shard, ...]:
         (Shard(first=0, last=40), Shard(first=40, last=80), Shard(first=80, last=100))
     """
     count = -(-images // batch_size)
-    most = _MOST_SHARDS if state <= _LARGE_STATE else max(1, _MOST_SHARDS * _LARGE_STATE // state)
+    most = _MOST_SHARDS if state <= _LARGE_STATE else max(_LEAST_SHARDS, _MOST_SHARDS * _LARGE_STATE // state)
     each = max(_LEAST_BATCHES, -(-count // most)) * batch_size
     return tuple(Shard(first, min(first + each, images)) for first in range(0, images, each))
 

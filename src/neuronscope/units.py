@@ -127,7 +127,7 @@ class UnitSet:
 
     @classmethod
     def parse(cls, text: str, *, size: int) -> UnitSet:
-        """Read `layer:unit`, `layer:first-last` or a comma-separated mix; a bare `layer` is all of it.
+        """Read `layer:unit`, `layer:first-last` or a comma-separated mix; `layer` is all of it, `layer:` none.
 
         Raises:
             InputError: the text after the colon is not made of numbers and ranges, or a unit is not in the layer.
@@ -136,12 +136,13 @@ class UnitSet:
         if not colon:
             return cls.all(layer, size)
         indices: list[int] = []
-        for part in rest.split(","):
+        for part in rest.split(",") if rest else ():
             match = _RANGE.fullmatch(part.strip())
-            if match is None:
+            if match is None or int(match[2] or match[1]) < int(match[1]):
                 message = f"cannot read units '{rest}' of layer '{layer}'. Write numbers and ranges: {layer}:0-3,7"
                 raise InputError(message)
-            indices.extend(range(int(match[1]), int(match[2] or match[1]) + 1))
+            last = int(match[2] or match[1])
+            indices.extend(range(int(match[1]), last + 1) if last < size else [last])  # refused below, however large
         return cls(layer, size, tuple(indices))
 
     @classmethod

@@ -138,6 +138,7 @@ class Hostile:
     """Pickles into a call that leaves a trace."""
 
     def __init__(self, function: object, *arguments: object) -> None:
+        """Remember what to call."""
         self.call = function, arguments
 
     def __reduce__(self) -> tuple[object, tuple[object, ...]]:

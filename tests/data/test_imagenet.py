@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import numpy as np
@@ -236,7 +235,7 @@ def test_sorting_never_overwrites_a_different_image(tmp_path):
     assert len(list(tmp_path.glob("*.JPEG"))) == 3
 
 
-@pytest.mark.parametrize("wnid", ["../escape", "/tmp/escape", "n1", ""])
+@pytest.mark.parametrize("wnid", ["../escape", "/escape", "n1", ""])
 def test_a_label_that_is_no_wnid_never_becomes_a_path(tmp_path, wnid):
     """A label file decides about folders, so it must not name others."""
     write_images(tmp_path / "val")
@@ -273,9 +272,9 @@ def test_the_real_images_sorted_have_the_same_labels(test_data, tmp_path):
     flat = load_data(f"imagenet:{source}")
     (tmp_path / "images").mkdir()
     for name in flat.ids:
-        os.symlink(source / "images" / name, tmp_path / "images" / name)
+        (tmp_path / "images" / name).symlink_to(source / "images" / name)
     for name in ("labels.csv", "synset_words.txt"):
-        os.symlink(source / name, tmp_path / name)
+        (tmp_path / name).symlink_to(source / name)
     assert len(sort_imagenet(tmp_path).moved) == 1300
     nested = load_data(f"imagenet:{tmp_path}")
     labels = dict(zip((Path(name).name for name in nested.ids), nested.labels.tolist(), strict=True))

@@ -61,7 +61,7 @@ def test_the_digits_are_enlarged_as_keys_cubic_convolution_says():
     assert np.abs(data.read(17)[0].numpy() - expected).max() <= 0.5 + 1e-9
     assert data.pixels.shape == (1797, 1, 28, 28)
     assert data.pixels.max() == 255
-    assert int(data.pixels[:, :, :2].max()) == 0  # black all around
+    assert int(data.pixels[:, :, :2].max()) <= 1  # black all around, but for ripples of the kernel
 
 
 @pytest.mark.parametrize(
@@ -161,7 +161,7 @@ def test_mnist_with_wrong_files_is_refused(tmp_path):
     with pytest.raises(DataError, match="label 12 of image 1 is outside the 10 classes"):
         load_data(f"mnist:{tmp_path}")
     write_mnist(tmp_path, test_labels=np.array([4, 1, 2], dtype=np.uint8))
-    with pytest.raises(DataError, match="holds 2 images but .* 3 labels"):
+    with pytest.raises(DataError, match=r"holds 2 images but .* 3 labels"):
         load_data(f"mnist:{tmp_path}")
     (tmp_path / "t10k-images-idx3-ubyte.gz").write_bytes(b"\x1f\x8b\x08torn")
     with pytest.raises(DataError, match=r"t10k-images-idx3-ubyte\.gz' cannot be read"):
@@ -255,7 +255,7 @@ def write_pictures(folder: Path, names: list[str]) -> None:
     """Small pictures, each of its own brightness."""
     for number, name in enumerate(names):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        Image.new("RGB", (4, 4), (number * 20,) * 3).save(folder / name)
+        Image.new("RGB", (64, 64), (number * 20,) * 3).save(folder / name)
 
 
 def test_a_folder_of_class_folders(tmp_path):
@@ -276,7 +276,7 @@ def test_class_folders_may_be_links(tmp_path):
     """A selection of classes made of links to a larger collection."""
     write_pictures(tmp_path / "all", ["a/1.png", "b/1.png"])
     (tmp_path / "some").mkdir()
-    os.symlink(tmp_path / "all" / "b", tmp_path / "some" / "b")
+    (tmp_path / "some" / "b").symlink_to(tmp_path / "all" / "b")
     assert load_data(f"folder:{tmp_path / 'some'}").ids == ("b/1.png",)
 
 
@@ -302,7 +302,7 @@ def test_a_truncated_image_is_an_error_or_is_skipped_with_a_count(tmp_path):
     torn = tmp_path / "a" / "3.jpg"
     torn.write_bytes(torn.read_bytes()[:-200])
     prepare = Preprocess().batch
-    with pytest.raises(DataError, match=r"a/3\.jpg' cannot be read: .*truncated"):
+    with pytest.raises(DataError, match=r"a/3\.jpg' cannot be read: .*[Tt]runcated"):
         list(batches(load_data(f"folder:{tmp_path}"), prepare))
     told: list[tuple[int, str]] = []
     data = load_data(f"folder:{tmp_path}", on_error="skip")

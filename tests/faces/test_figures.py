@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import re
 import warnings
 from xml.etree import ElementTree as ET
@@ -36,7 +37,9 @@ def two(**options) -> tuple[Series, Series]:
 CHARTS = {
     "line": Chart("line", "Loss", "line", two(), Axis("epoch"), Axis("loss", "nats")),
     "bar": Chart("bar", "Accuracy", "bar", two(), Axis("class", ticks=DIGITS), Axis("accuracy", "fraction")),
-    "scatter": Chart("scatter", "Units", "scatter", two(x=np.geomspace(1, 1000, 10)), Axis("norm", log=True), Axis("AUROC")),
+    "scatter": Chart(
+        "scatter", "Units", "scatter", two(x=np.geomspace(1, 1000, 10)), Axis("norm", log=True), Axis("AUROC")
+    ),
     "histogram": Chart(
         "histogram",
         "Activations",
@@ -136,7 +139,8 @@ def test_nothing_is_drawn_over_the_edge(chart):
 def test_large_maps_stay_readable(rows, columns):
     """Size is bounded and tick names are thinned: none lies closer to the next than a line of text."""
     names = [tuple(f"layer4.1.conv2:{i}" for i in range(n)) for n in (columns, rows)]
-    chart = Chart("m", "m", "heatmap", (Series("", np.ones((rows, columns))),), Axis("class", ticks=names[0]), Axis("unit", ticks=names[1]))  # fmt: skip
+    x, y = (Axis("class", ticks=names[0]), Axis("unit", ticks=names[1]))
+    chart = Chart("m", "m", "heatmap", (Series("", np.ones((rows, columns))),), x, y)
     figure = draw_chart(chart)
     figure.draw_without_rendering()
     assert max(figure.get_size_inches()) <= 13.5
@@ -162,7 +166,8 @@ def test_logarithmic_ticks_are_plain_text():
     """Powers of ten are written with superscript digits, never as markup."""
     wide = Chart("w", "w", "line", (Series("", np.geomspace(1e-8, 1e8, 20)),), Axis("rank"), Axis("value", log=True))
     svg = chart_svg(wide, prefix="c")
-    assert "10⁶" in svg
+    assert re.search(">10[⁰¹²³⁴⁵⁶⁷⁸⁹]+<", svg)
+    assert re.search(">10⁻[⁰¹²³⁴⁵⁶⁷⁸⁹]+<", svg)
     assert "mathdefault" not in svg
 
 
@@ -179,7 +184,7 @@ def test_drawing_leaves_matplotlib_as_it_was(chart):
 def test_svg_is_fit_for_a_strict_page(chart):
     """Inline SVG: a named picture with a view box, no styles, scripts, links or fixed size, and data as text."""
     svg = chart_svg(chart, prefix="c7")
-    root = ET.fromstring(svg)
+    root = ET.fromstring(svg)  # noqa: S314 our own output
     assert root.get("role") == "img"
     assert root.get("viewBox")
     assert root.get("width") is None
@@ -212,10 +217,13 @@ def test_the_same_chart_gives_the_same_bytes(chart):
 def test_class_names_are_text_not_formulas_nor_markup():
     """Dollar signs, markup, control characters and other scripts in names are shown, without a warning."""
     names = (EVIL, "a $\\frac{$ b", "bad\x00byte\udcff", "漢字")
-    chart = Chart("n", EVIL, "bar", (Series(EVIL, np.arange(4)), Series("$", np.ones(4))), Axis(EVIL, ticks=names), Axis("y"))
+    chart = Chart(
+        "n", EVIL, "bar", (Series(EVIL, np.arange(4)), Series("$", np.ones(4))), Axis(EVIL, ticks=names), Axis("y")
+    )
     svg = chart_svg(chart, prefix="c")
     assert "<script" not in svg
-    texts = {element.text for element in ET.fromstring(svg).iter("text")}
+    root = ET.fromstring(svg)  # noqa: S314 our own output
+    texts = {element.text for element in root.iter("text")}
     assert {"a $\\frac{$ b", "bad\ufffdbyte\ufffd", "漢字"} <= texts
 
 
@@ -223,7 +231,12 @@ def gallery(strips: int = 3, pictures: int = 4) -> Gallery:
     """Grey and colour pictures with boxes, tones and captions."""
     grey = Picture(np.full((8, 8), 200, dtype=np.uint8), "3 · 9.1", box=(1, 5, 2, 6), tone="good")
     colour = Picture(np.zeros((8, 8, 3), dtype=np.uint8), "tabby cat", tone="bad")
-    return Gallery("top", "Top inputs", [Strip(f"conv1:{i}", [grey, colour] * (pictures // 2), "note") for i in range(strips)], key="k")
+    return Gallery(
+        "top",
+        "Top inputs",
+        [Strip(f"conv1:{i}", [grey, colour] * (pictures // 2), "note") for i in range(strips)],
+        key="k",
+    )
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
@@ -249,7 +262,7 @@ def test_a_long_gallery_says_what_it_leaves_out():
 
 def test_an_empty_gallery_is_a_title():
     """No strips, or strips without pictures, are drawn as such."""
-    assert draw_gallery(Gallery("g", "None", [])).axes[0].images == []
+    assert len(draw_gallery(Gallery("g", "None", [])).axes[0].images) == 0
     assert len(draw_gallery(Gallery("g", "None", [Strip("a", [])])).axes) == 1
 
 
@@ -258,7 +271,8 @@ def test_files_are_written_under_their_names(tmp_path):
     page = Page("t", "", (Text("x"), CHARTS["line"], gallery(), CHARTS["heatmap"]))
     written = save_figures(page, tmp_path / "figures")
     assert [path.name for path in written] == ["line.png", "line.svg", "top.png", "heatmap.png", "heatmap.svg"]
-    assert Image.open(written[0]).size[0] > 800
+    with Image.open(written[0]) as image:
+        assert image.size[0] > 800
     again = save_figures(page, tmp_path / "again")
     assert [path.read_bytes() for path in written] == [path.read_bytes() for path in again]
 
@@ -276,10 +290,15 @@ def test_a_folder_that_cannot_be_made_is_one_clear_error(tmp_path):
 def test_tables_keep_every_bit(tmp_path):
     """Floats, missing values, commas, quotes, line breaks and names survive writing and reading."""
     values = np.random.default_rng(0).normal(size=50) * 10.0 ** np.arange(-25, 25)
-    frame = pd.DataFrame({"unit": [f'a,"{i}"\n' for i in range(50)], "value": values}, index=pd.Index(range(7, 57), name="id"))
+    frame = pd.DataFrame(
+        {"unit": [f'a,"{i}"\n' for i in range(50)], "value": values}, index=pd.Index(range(7, 57), name="id")
+    )
     frame.loc[9, "value"] = np.nan
     [path] = write_tables(Page("t", "", (Table("units", "Units", frame),)), tmp_path / "tables")
     assert path.name == "units.csv"
     assert b"\r" not in path.read_bytes()
-    back = pd.read_csv(path, float_precision="round_trip", index_col="id")
-    pd.testing.assert_frame_equal(back, frame, check_exact=True)
+    with path.open(encoding="utf-8", newline="") as file:
+        header, *rows = csv.reader(file)
+    assert header == ["id", "unit", "value"]
+    assert [(int(row[0]), row[1]) for row in rows] == list(frame["unit"].items())
+    assert [float(row[2] or "nan").hex() for row in rows] == [value.hex() for value in frame["value"]]

@@ -38,6 +38,9 @@ class Design:
 
     def __post_init__(self) -> None:
         """Refuse tables of different lengths and torn blocks."""
+        if self.block < 1:
+            message = f"a design's blocks have at least 1 row, not {self.block}"
+            raise InputError(message)
         if len(self.image_row) != len(self.parameters) or len(self.image_row) % self.block:
             message = (
                 f"a design needs one parameter vector per row and whole blocks of {self.block} rows: "

@@ -1,7 +1,7 @@
 """The folder a run leaves behind: `result.zarr`, `report.html`, `tables/`, `figures/` and, when asked for, `original/`.
 
-The result is saved before anything is drawn, so that a full disk or a failing picture costs no computation: `neuronscope
-report DIR` draws the rest again.
+The result is saved before anything is drawn, so that a full disk or a failing picture costs no computation:
+`neuronscope report DIR` draws the rest again.
 """
 
 from __future__ import annotations
@@ -9,7 +9,8 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Literal
 
@@ -57,8 +58,8 @@ def prepare_folder(folder: Path) -> Path:
             probe.flush()
     except OSError as error:
         message = (
-            f"cannot write to the output folder {folder}: {error.strerror or error}. Expected a folder that can be made "
-            "and written to: choose another --out"
+            f"cannot write to the output folder {folder}: {error.strerror or error}. Expected a folder that can be "
+            "made and written to: choose another --out"
         )
         raise StorageError(message) from error
     return folder
@@ -88,10 +89,22 @@ def draw_outputs(result: Result, folder: Path, *, original: Original = "none") -
     drawn = draw_page(result.page(), folder, meta=meta(result.provenance))
     if original == "none":
         return drawn
-    target = folder / "original"
-    target.mkdir(exist_ok=True)
-    files = STUDIES[result.provenance.study].export_original(result, target)
-    return Outputs(drawn.page, drawn.report, drawn.tables, drawn.figures, tuple(files))
+    study = STUDIES[result.provenance.study]
+    files = [
+        *study.export_original(result, folder / "original"),
+        *_copied(study.original_figures, drawn.figures, folder / "original"),
+    ]
+    return replace(drawn, original=tuple(files))
+
+
+def _copied(names: Mapping[str, str], figures: Sequence[Path], target: Path) -> list[Path]:
+    """Figures under the names that the original program gives them; of several that fit, the first of the page."""
+    written = []
+    for name, pattern in names.items():
+        figure = next((path for path in figures if fnmatch(path.name, pattern + Path(name).suffix)), None)
+        if figure is not None:
+            written.append(Path(shutil.copyfile(figure, target / name)))
+    return written
 
 
 def draw_page(

@@ -16,7 +16,7 @@ from neuronscope.views import Page, Table
 def write_tables(page: Page, folder: Path) -> list[Path]:
     r"""Each table of the page as `folder/NAME.csv` (UTF-8, `\n`, floats with all their digits), in page order.
 
-    Read back without losing a bit with `pandas.read_csv(path, float_precision="round_trip")`.
+    Reading the numbers with Python's `float` gives them back without losing a bit.
 
     Args:
         page: what to write.

@@ -11,7 +11,7 @@ and neither the block sizes nor the number of units changes what it draws.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -165,38 +165,49 @@ def permutation_null(
         >>> null.p[0], bool(null.p[1] > 0.05)
         (np.float64(0.01), True)
     """
+    nulls = permutation_nulls(scores, labels, classes=classes, statistics={"": statistic}, draws=draws, rng=rng)
+    return nulls[""]
+
+
+def permutation_nulls(
+    scores: Float[np.ndarray, "n u"],
+    labels: Int[np.ndarray, "n"],
+    *,
+    classes: int,
+    statistics: Mapping[str, Statistic],
+    draws: int,
+    rng: np.random.Generator,
+) -> dict[str, PermutationNull]:
+    """Several statistics over the same permutations, as `permutation_null`: the costly class means come once."""
     _at_least(draws, 1, "draws")
     scores, labels = labelled(scores, labels, classes=classes)
     present, labels = np.unique(labels, return_inverse=True)
     counts = np.bincount(labels, minlength=len(present))
     units = scores.shape[1]
 
-    def values(labellings: np.ndarray, block: slice) -> np.ndarray:
+    def means(labellings: np.ndarray, block: slice) -> np.ndarray:
         membership = class_membership(labellings, classes=len(present))
         sums = membership @ scores[:, block].astype(np.float64)
-        means = sums.reshape(len(labellings), len(present), -1) / counts[:, None]
-        return np.asarray(statistic(np.moveaxis(means, 1, -1)))
+        return np.moveaxis(sums.reshape(len(labellings), len(present), -1) / counts[:, None], 1, -1)
 
+    tallies = {name: _Tally.empty(units) for name in statistics}
+    blocks = list(unit_blocks(units, images=1, elements=_UNITS)) if len(labels) else []
+    with np.errstate(invalid="ignore"):  # infinite scores; their units are struck out below
+        for block in blocks:
+            own = means(labels[None], block)
+            for name, statistic in statistics.items():
+                tallies[name].observed[block] = statistic(own)[0]
+        done = 0
+        most = max(1, _BLOCK // max(len(labels), len(present) * min(units, _UNITS), 1))
+        while blocks and done < draws:
+            labellings = permuted_labels(labels, draws=min(most, draws - done), rng=rng)
+            for block in blocks:
+                drawn = means(labellings, block)
+                for name, statistic in statistics.items():
+                    tallies[name].add(block, np.asarray(statistic(drawn)), done=done)
+            done += len(labellings)
     void = constant_units(scores) | ~np.isfinite(scores).all(axis=0)
-    observed, mean = np.full(units, np.nan), np.zeros(units)
-    squares, reached, done = np.zeros(units), np.zeros(units), 0
-    if len(labels):
-        per_draw = max(len(labels), len(present) * min(units, _UNITS), 1)
-        most = max(1, _BLOCK // per_draw)
-        with np.errstate(invalid="ignore"):  # infinite scores; their units are struck out below
-            for block in unit_blocks(units, images=1, elements=_UNITS):
-                observed[block] = values(labels[None], block)[0]
-            while done < draws:
-                labellings = permuted_labels(labels, draws=min(most, draws - done), rng=rng)
-                for block in unit_blocks(units, images=1, elements=_UNITS):
-                    null = values(labellings, block)
-                    reached[block] += (null >= observed[block] - _ROUNDING * np.abs(observed[block])).sum(axis=0)
-                    mean[block], squares[block] = _merged(mean[block], squares[block], done, null)
-                done += len(labellings)
-    void |= np.isnan(observed)
-    deviation = np.sqrt(squares / (draws - 1)) if draws > 1 else np.full(units, np.nan)
-    found = [np.where(void, np.nan, value) for value in (observed, mean, deviation, (1 + reached) / (1 + draws))]
-    return PermutationNull(*found)
+    return {name: tally.null(void, draws=draws) for name, tally in tallies.items()}
 
 
 def split_half(
@@ -394,6 +405,31 @@ def _step_up(p: np.ndarray, *, weight: float) -> np.ndarray:
     scaled = values[order] * (weight * values.size / np.arange(1, values.size + 1))
     flat[tested[order]] = np.minimum(np.minimum.accumulate(scaled[::-1])[::-1], 1.0)
     return flat.reshape(p.shape)
+
+
+@dataclass(frozen=True)
+class _Tally:
+    """Running moments of a null distribution, and how many draws reached the observed value."""
+
+    observed: np.ndarray
+    mean: np.ndarray
+    squares: np.ndarray
+    reached: np.ndarray
+
+    @classmethod
+    def empty(cls, units: int) -> _Tally:
+        return cls(np.full(units, np.nan), np.zeros(units), np.zeros(units), np.zeros(units))
+
+    def add(self, block: slice, null: np.ndarray, *, done: int) -> None:
+        observed = self.observed[block]
+        self.reached[block] += (null >= observed - _ROUNDING * np.abs(observed)).sum(axis=0)
+        self.mean[block], self.squares[block] = _merged(self.mean[block], self.squares[block], done, null)
+
+    def null(self, void: np.ndarray, *, draws: int) -> PermutationNull:
+        void = void | np.isnan(self.observed)
+        deviation = np.sqrt(self.squares / (draws - 1)) if draws > 1 else np.full(len(void), np.nan)
+        found = (self.observed, self.mean, deviation, (1 + self.reached) / (1 + draws))
+        return PermutationNull(*(np.where(void, np.nan, value) for value in found))
 
 
 def _merged(mean: np.ndarray, squares: np.ndarray, done: int, new: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -207,9 +207,10 @@ def _adaptive_pool2d(call: _Call, result: Tensor) -> Trace:
 
 
 def _pad(call: _Call, result: Tensor) -> Trace:
+    """Zeros around the map move its start; a border made of other pixels (reflected, copied) follows no such rule."""
     del result
     field, pads = _window_source(call), call.option(1, "pad", ())
-    if field is None or len(pads) > _MAP_DIMS or call.option(2, "mode", "constant") not in ("constant", "replicate"):
+    if field is None or len(pads) > _MAP_DIMS or call.option(2, "mode", "constant") != "constant":
         return Trace(channel=_channel(call))
     left, top = int(pads[0]), int(pads[2]) if len(pads) > 2 else 0  # noqa: PLR2004 pads are left, right, top, bottom
     return Trace(_slide(field, kernel=(1, 1), stride=(1, 1), padding=(top, left)), channel=-3)

@@ -26,7 +26,7 @@ _WIDE = 120  # columns of output that goes to a file: there is no window to fit
 
 
 class Progress(Protocol):
-    """How far a computation is: the protocol of `neuronscope.Run`."""
+    """How far a computation is: the protocol of `neuronscope.Run`, with lines on the way."""
 
     def start(self, name: str, total: int) -> None:
         """So much work begins."""
@@ -38,6 +38,10 @@ class Progress(Protocol):
 
     def finish(self) -> None:
         """It has ended."""
+        ...
+
+    def tell(self, text: str) -> None:
+        """A line about it, on the way."""
         ...
 
 
@@ -134,6 +138,9 @@ class Silent:
     def finish(self) -> None:
         """Say nothing."""
 
+    def tell(self, text: str) -> None:
+        """Say nothing."""
+
 
 class Lines:
     """One plain line when a sweep has ended."""
@@ -153,7 +160,11 @@ class Lines:
     def finish(self) -> None:
         """Say what was done."""
         seconds = time.perf_counter() - self._since
-        err().print(f"{self._name}: {self._done:,} images in {seconds:.1f} s", markup=False, soft_wrap=True)
+        self.tell(f"{self._name}: {self._done:,} images in {seconds:.1f} s")
+
+    def tell(self, text: str) -> None:
+        """Say it."""
+        err().print(text, markup=False, soft_wrap=True)
 
 
 class Bar:
@@ -190,6 +201,10 @@ class Bar:
     def finish(self) -> None:
         """Leave it as it stands."""
         self._bar.stop()
+
+    def tell(self, text: str) -> None:
+        """Say it above the bar."""
+        self._bar.console.print(text, markup=False, soft_wrap=True)
 
 
 def progress(*, quiet: bool) -> Progress:

@@ -23,6 +23,8 @@ from neuronscope import InputError
 Table = Literal["model", "data", "study", "run", ""]
 """Table of a recipe; "" for what is only said at the command line."""
 
+OnError = Literal["raise", "skip"]
+
 PANELS: dict[str, str] = {
     "model": "Network",
     "data": "Images",
@@ -137,20 +139,18 @@ DATA = (
     Option(
         "on_error",
         "What becomes of an image that cannot be read.",
-        type=Literal["raise", "skip"],
+        type=OnError,
         table="data",
         default="raise",
     ),
-    Option("download", "Fetch missing files of a standard data set.", type=bool, table="data", default="no"),
+    Option("download", "Fetch missing files of a standard data set.", type=bool, table="data"),
 )
 
 RUN = (
     Option("out", "Folder to write to; an older result in it is replaced.", type=Path, table="run", short="-o"),
     Option("seed", "Where all random streams start.", type=int, table="run", default="0"),
     Option("batch_size", "Images in one forward pass.", type=int, table="run", default="32"),
-    Option(
-        "device", "cpu, cuda, cuda:1, or auto for the first accelerator there is.", table="run", default="auto"
-    ),
+    Option("device", "cpu, cuda, cuda:1, or auto for the first accelerator there is.", table="run", default="auto"),
     Option(
         "dtype",
         "Number format of the network's arithmetic.",
@@ -168,11 +168,10 @@ ORIGINAL = Option(
     "Also write original/: the files of the program the study comes from, under their names.",
     type=bool,
     table="run",
-    default="no",
 )
 RECIPE = Option("recipe", "A TOML file with tables \\[model] \\[data] \\[study] \\[run]; flags win over it.", type=Path)
-PLAN = Option("plan", "Say what would be done, with memory and time, and stop.", type=bool, default="no")
-QUIET = Option("quiet", "Only the outcome: no header, plan or progress.", type=bool, default="no", short="-q")
+PLAN = Option("plan", "Say what would be done, with memory and time, and stop.", type=bool)
+QUIET = Option("quiet", "Only the outcome: no header, plan or progress.", type=bool, short="-q")
 
 
 def spec_options(spec: type[Any]) -> tuple[Option, ...]:
@@ -191,7 +190,9 @@ def _default(field: Any) -> str:
 def _shown(value: Any) -> str:
     if isinstance(value, tuple | list | frozenset):
         return ",".join(_shown(one) for one in value)
-    return {None: "", True: "yes", False: "no"}[value] if value is None or value is True or value is False else str(value)
+    return (
+        {None: "", True: "yes", False: "no"}[value] if value is None or value is True or value is False else str(value)
+    )
 
 
 def _spec_option(name: str, described: Any, *, default: str) -> Option:
@@ -202,6 +203,8 @@ def _spec_option(name: str, described: Any, *, default: str) -> Option:
 def _kind(annotation: Any) -> tuple[Any, bool]:
     """What one value of a field is at the command line, and whether it takes several; `str` where pydantic decides."""
     origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        return _kind(arguments[0])
     if origin in (Union, UnionType):
         inner = [one for one in arguments if one is not NoneType]
         kinds = {_kind(one) for one in inner}
@@ -219,9 +222,7 @@ def signature(options: Sequence[Option]) -> inspect.Signature:
     """The options as keyword parameters that Typer understands, each None when it was not given."""
     return inspect.Signature(
         [
-            inspect.Parameter(
-                option.key, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=_annotation(option)
-            )
+            inspect.Parameter(option.key, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=_annotation(option))
             for option in options
         ]
     )
@@ -232,15 +233,15 @@ def _annotation(option: Option) -> Any:
     # Options of a recipe can be switched off again at the command line; the others have nothing to be switched off.
     if option.type is bool and option.table:
         flags[0] = f"{option.flag}/--no-{option.flag[2:]}"
-    metavar = {int: "INTEGER", float: "NUMBER", str: "TEXT", Path: "PATH"}.get(option.type)
+    metavar = {int: "INTEGER", float: "NUMBER", str: "TEXT", Path: "PATH", bool: " "}.get(option.type)
     if get_origin(option.type) is Literal:
         metavar = "|".join(map(str, get_args(option.type)))
     details = typer.Option(
         *flags,
-        help=option.help,
-        show_default=option.default or False,
+        help=option.help + (f" [dim]\\[default: {escape(option.default)}][/dim]" if option.default else ""),
+        show_default=False,
         rich_help_panel=PANELS[option.table],
-        metavar=(f"{metavar},..." if option.many else metavar) if option.type is not bool else None,
+        metavar=f"{metavar},..." if option.many else metavar,
     )
     value = list[str] if option.many else option.type
     return Annotated[value | None if value is not bool else bool | None, details]
@@ -254,14 +255,25 @@ def with_options(function: Callable[[dict[str, Any]], None], options: Sequence[O
     """
 
     def command(**values: Any) -> None:
-        function({option.key: _value(option, values[option.key]) for option in options if values[option.key] is not None})
+        function(
+            {
+                option.key: read_values(option, values[option.key])
+                for option in options
+                if values[option.key] is not None
+            }
+        )
 
     command.__signature__ = signature(options)  # type: ignore[attr-defined]  # what inspect.signature looks for first
     command.__annotations__ = {}
     return command
 
 
-def _value(option: Option, given: Any) -> Any:
+def read_values(option: Option, given: Any) -> Any:
+    """What was typed for an option, with lists taken apart at their commas.
+
+    Raises:
+        InputError: a list of numbers holds something else.
+    """
     if not option.many:
         return given
     parts = [part for text in given for part in split(text)]

@@ -1,7 +1,7 @@
 """Recipes: what a command was asked for, as a TOML file that can be written by hand and repeated.
 
-A recipe has the tables [model], [data], [study] and [run]; its keys are the flags with underscores. Every run writes the
-one that repeats it beside its results.
+A recipe has the tables [model], [data], [study] and [run]; its keys are the flags with underscores. Every run writes
+the one that repeats it beside its results.
 """
 
 from __future__ import annotations
@@ -133,7 +133,9 @@ def _check_table(path: Path, table: str, keys: Any) -> None:
 
 def _check_name(path: Path, name: Any, study: str) -> None:
     if name != study:
-        message = f"the recipe {path} is for the study '{name}', not '{study}'. Say: neuronscope run {name} --recipe {path}"
+        message = (
+            f"the recipe {path} is for the study '{name}', not '{study}'. Say: neuronscope run {name} --recipe {path}"
+        )
         raise InputError(message)
 
 

@@ -29,7 +29,8 @@ import pandas as pd
 from jaxtyping import UInt8
 
 from neuronscope.errors import StorageError
-from neuronscope.faces.figures import MINUS, UNPRINTABLE, chart_svg
+from neuronscope.faces.figures.inline import chart_svg
+from neuronscope.faces.figures.style import MINUS, UNPRINTABLE
 from neuronscope.faces.tables import with_index
 from neuronscope.views import Chart, Gallery, Page, Picture, Section, Stat, Strip, Table, Text
 
@@ -327,8 +328,8 @@ class _Part:
 
 def _parts(page: Page) -> list[_Part]:
     """The blocks of a page by section; those before the first section stand at the top, without a heading."""
-    parts = [_Part("", "", "top")]
-    taken: set[str] = {"top", "contents", "main"}
+    parts = [_Part("", "", "start")]
+    taken: set[str] = {"start", "contents", "main"}
     for i, block in enumerate(page.blocks):
         if isinstance(block, Section):
             parts.append(_Part(block.title, block.text, _anchor(block.title, taken)))

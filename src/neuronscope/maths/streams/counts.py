@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from neuronscope.errors import InputError
 from neuronscope.maths.streams.protocol import Seen, State
 
 
@@ -28,9 +29,19 @@ class Confusion:
         return {"counts": torch.zeros(self.classes, self.classes, dtype=torch.int64)}
 
     def add(self, state: State, seen: Seen) -> State:
-        """One more batch."""
+        """One more batch.
+
+        Raises:
+            InputError: a label or a prediction lies outside the table.
+        """
         label = seen["label"].cpu()
         predicted = seen[self.of].argmax(1).cpu()[label >= 0]
+        beyond = int(torch.cat([label, predicted]).max())
+        if beyond >= self.classes:
+            message = (
+                f"class {beyond} came where a table of {self.classes} classes (0 to {self.classes - 1}) was asked for"
+            )
+            raise InputError(message)
         flat = label[label >= 0] * self.classes + predicted
         state["counts"] += torch.bincount(flat, minlength=self.classes**2).view(self.classes, self.classes)
         return state

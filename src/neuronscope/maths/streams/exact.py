@@ -55,9 +55,17 @@ def multiply(a: Pair, b: Pair) -> Pair:
     return two_sum(high, error + (a.high * b.low + a.low * b.high))
 
 
-def sum_rows(values: Tensor) -> Pair:
-    """Sum over the first axis of a float64 tensor, by halves, keeping every rounding error."""
-    pair = Pair(values, torch.zeros_like(values))
+def square(values: Tensor) -> Pair:
+    """The square of each value and its rounding error; float32 values have none."""
+    if values.dtype == torch.float64:
+        return two_product(values, values)
+    squares = values.double().square()
+    return Pair(squares, torch.zeros_like(squares))
+
+
+def sum_rows(values: Tensor | Pair) -> Pair:
+    """Sum over the first axis of float64 numbers or pairs, by halves, keeping every rounding error."""
+    pair = values if isinstance(values, Pair) else Pair(values, torch.zeros_like(values))
     while pair.high.shape[0] > 1:
         half = (pair.high.shape[0] + 1) // 2
         head = Pair(pair.high[:half], pair.low[:half])

@@ -13,8 +13,6 @@ from jaxtyping import Float, Int
 
 from neuronscope.maths.streams.protocol import Seen, State
 
-_NOBODY = torch.iinfo(torch.int64).max
-
 
 @dataclass(frozen=True)
 class Extremes:
@@ -55,7 +53,7 @@ class TopK:
 
     def add(self, state: State, seen: Seen) -> State:
         """One more batch."""
-        values = seen[self.of].float()
+        values = seen[self.of]
         index = seen["index"].to(torch.int64)[:, None].expand(values.shape)
         where = seen[self.where].to(torch.int32) if self.where else torch.zeros_like(index, dtype=torch.int32)
         batch = {"value": -values if self.end == "smallest" else values, "index": index, "where": where}
@@ -63,9 +61,9 @@ class TopK:
 
     def merge(self, left: State, right: State) -> State:
         """The best k of both, whatever the order of the arguments."""
+        if not right:
+            return left
         both = {name: torch.cat([left[name], right[name]]) for name in right} if left else right
-        if not both:
-            return both
         by_row = both["index"].argsort(dim=0, stable=True)
         by_value = both["value"].gather(0, by_row).argsort(dim=0, descending=True, stable=True)
         order = by_row.gather(0, by_value[: self.k])
@@ -83,5 +81,5 @@ class TopK:
         )
 
     def size(self, shapes: Mapping[str, tuple[int, ...]]) -> int:
-        """Value, row and position: 16 bytes an entry."""
+        """Value, row and position: 16 bytes an entry (20 with float64 values)."""
         return 16 * self.k * prod(shapes[self.of])

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from math import floor, prod
+from fractions import Fraction
+from math import ceil, floor, prod
 
 import numpy as np
 import torch
@@ -43,7 +44,8 @@ class HistogramCounts:
         """The value below or at which a fraction `level` (0 to 1) lies; nan for units with non-finite values."""
         cumulative = self.counts.cumsum(axis=1)
         total = cumulative[:, -1]
-        rank = np.maximum(np.ceil(level * total), 1)
+        share = Fraction(str(level))
+        rank = np.array([max(ceil(share * int(count)), 1) for count in total])
         column = (cumulative < rank[:, None]).sum(axis=1).clip(max=self.counts.shape[1] - 1)
         middle = (self.edges[:-1] + self.edges[1:]) / 2
         return np.where((total > 0) & (self.nonfinite == 0), middle[column], np.nan)
@@ -73,7 +75,7 @@ class Histogram:
 
     def add(self, state: State, seen: Seen) -> State:
         """One more batch."""
-        values = _by_unit(seen[self.of])
+        values = _by_unit(seen[self.of]).float()
         bins = 2 * self._half + 1
         if not state:
             units = values.shape[0]
@@ -133,7 +135,7 @@ class UpperTail:
     @property
     def kept(self) -> int:
         """How many of the largest values are kept for each unit."""
-        return min(floor(self.fraction * self.total) + 1, self.total)
+        return min(self._above(self.total) + 1, self.total)
 
     def start(self) -> State:
         """Nothing seen."""
@@ -142,21 +144,23 @@ class UpperTail:
     def add(self, state: State, seen: Seen) -> State:
         """One more batch."""
         flat = _by_unit(seen[self.of])
-        seen_values = torch.tensor(flat.shape[1], dtype=torch.int64)
-        return self.merge(state, {"values": flat, "count": seen_values})
+        count = torch.tensor(flat.shape[1], dtype=torch.int64)
+        return self.merge(state, {"values": flat, "count": count, "nonfinite": (~flat.isfinite()).sum(1)})
 
     def merge(self, left: State, right: State) -> State:
         """The largest of both, in any order."""
-        both = torch.cat([left["values"], right["values"]], dim=1) if left else right.get("values")
-        if both is None:
-            return right
-        count = right["count"] + left["count"] if left else right["count"]
-        if both.shape[1] > self.kept:
-            both = both.topk(self.kept, dim=1).values
-        return {"values": both, "count": count}
+        if not right:
+            return left
+        both = {name: left[name] + right[name] for name in ("count", "nonfinite")} if left else dict(right)
+        both["values"] = torch.cat([left["values"], right["values"]], dim=1) if left else right["values"]
+        if both["values"].shape[1] > self.kept:
+            both["values"] = both["values"].topk(self.kept, dim=1).values
+        return both
 
     def finish(self, state: State) -> Float[np.ndarray, "u"]:
-        """The smallest threshold t of each unit with at most `fraction` of its values strictly above t.
+        """The smallest value t of each unit with at most `fraction` of its values strictly above t.
+
+        It is nan for units with a value that was NaN or infinite.
 
         Raises:
             InputError: another number of values came than announced, so the tail kept is not the tail asked for.
@@ -165,15 +169,19 @@ class UpperTail:
         if count > self.total:
             message = f"{count} values a unit came where {self.total} were announced: the tail kept is too short"
             raise InputError(message)
-        rank = floor(self.fraction * count)
         ordered: Tensor = state["values"].sort(dim=1, descending=True).values
-        return ordered[:, min(rank, count - 1)].double().cpu().numpy()
+        threshold = ordered[:, min(self._above(count), count - 1)].double() + 0.0  # one zero, not two
+        return threshold.where(state["nonfinite"] == 0, torch.nan).cpu().numpy()
 
     def size(self, shapes: Mapping[str, tuple[int, ...]]) -> int:
         """4 bytes a kept value, twice while merging."""
         return 2 * 4 * self.kept * prod(shapes[self.of][:1])
 
+    def _above(self, count: int) -> int:
+        """How many values may lie above: of the decimal fraction that was written, not of its binary rounding."""
+        return floor(Fraction(str(self.fraction)) * count)
+
 
 def _by_unit(values: Tensor) -> Tensor:
-    """All values of each unit in one row: (n, u, ...) to (u, n * positions), float32 and contiguous."""
-    return values.float().movedim(1, 0).reshape(values.shape[1], -1).contiguous()
+    """All values of each unit in one row: (n, u, ...) to (u, n * positions), contiguous."""
+    return values.movedim(1, 0).reshape(values.shape[1], -1).contiguous()

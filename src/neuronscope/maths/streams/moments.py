@@ -139,10 +139,13 @@ class MapMoments:
     def add(self, state: State, seen: Seen) -> State:
         """One more batch."""
         values = seen[self.of]
-        mean = values.mean(0)
-        deviation = torch.linalg.vector_norm(values - mean, dim=0)
+        near = values.mean(0)
+        centred = values - near
+        offset = centred.mean(0).double()  # what rounding took from the mean
+        m2 = torch.linalg.vector_norm(centred, dim=0).double().square_()
         count = torch.tensor(float(values.shape[0]), dtype=torch.float64, device=values.device)
-        return self.merge(state, {"count": count, "mean": mean.double(), "m2": deviation.double().square_()})
+        m2 = m2.sub_(offset.square(), alpha=values.shape[0]).clamp_min_(0.0)
+        return self.merge(state, {"count": count, "mean": near.double() + offset, "m2": m2})
 
     def merge(self, left: State, right: State) -> State:
         """Chan's update."""
@@ -166,7 +169,7 @@ class MapMoments:
 
 def _summary(values: Tensor, threshold: float) -> State:
     exact_values = values.double()
-    total, squares = exact.sum_rows(exact_values), exact.sum_rows(exact_values.square())
+    total, squares = exact.sum_rows(exact_values), exact.sum_rows(exact.square(values))
     cells = values.shape[1:]
     return {
         "count": torch.full(cells, values.shape[0], dtype=torch.int64, device=values.device),
@@ -227,7 +230,7 @@ def _answer(state: State, *, count_shape: tuple[int, ...]) -> MomentsAnswer:
         mean=where_finite((total.high + total.low) / count),
         variance=where_finite(torch.where(count > 1, m2 / (count - 1), nan)),
         rate=where_finite(state["active"] / count),
-        low=where_finite(state["low"]),
-        high=where_finite(state["high"]),
+        low=where_finite(state["low"] + 0.0),  # 0 and -0 are one value: which of them comes first is no matter
+        high=where_finite(state["high"] + 0.0),
         nonfinite=state["nonfinite"].cpu().numpy(),
     )

@@ -13,7 +13,6 @@ from neuronscope.views import Axis, Block, Chart, Gallery, Page, Picture, Sectio
 
 _MANY_CLASSES = 30  # more would make labels unreadable
 _BAR_LAYERS = 8  # layers with a chart of their own; deeper networks get one chart for all
-_STRIPS = 400  # rows of pictures on one page
 _MAP_EXAMPLES = 3  # examples whose single maps are shown, channel by channel
 
 
@@ -445,27 +444,19 @@ def _preferences(view: _View) -> Iterator[Block]:
 
 
 def _galleries(view: _View) -> Iterator[Block]:
-    shown = view.result.tree["exemplars"].to_dataset()
-    numbers = shown["unit_number"].to_numpy()
-    yield Section(
-        "Units", "The images that drive each unit most. The frame marks what the strongest activation can see."
-    )
-    labels = dict(
-        zip(view.decisions["row"].to_numpy().tolist(), view.decisions["label"].to_numpy().tolist(), strict=True)
-    )
+    yield Section("Units", "The images that drive each unit most. The frame marks what the strongest activation sees.")
+    rows_seen, labels_seen = view.decisions["row"].to_numpy(), view.decisions["label"].to_numpy()
+    labels = dict(zip(rows_seen.tolist(), labels_seen.tolist(), strict=True))
     verdict = verdicts(view)
-    left = _STRIPS
-    for end, most in (("top", _STRIPS), ("bottom", 60)):
+    for end, title in (("top", "Strongest"), ("bottom", "Weakest")):
+        shown = view.result.tree[f"exemplars/{end}"].to_dataset()
+        numbers = shown["unit_number"].to_numpy()
         values, rows = view.get(f"{end}_value"), view.get(f"{end}_image")
-        pictures, boxes = shown[f"{end}_picture"].to_numpy(), shown[f"{end}_box"].to_numpy()
+        pictures, boxes = shown["picture"].to_numpy(), shown["box"].to_numpy()
         side = pictures.shape[2]
         whole = side == view.examples["frame"].shape[1]
         for layer in view.layer_names:
             places = np.flatnonzero(view.layer_of[numbers] == layer)
-            dead = view.get("dead")[numbers[places]] == 1
-            places = places[~dead][: max(0, min(left, most))]
-            if end == "bottom":
-                places = places[:4]
             strips = []
             for place in places:
                 number = int(numbers[place])
@@ -478,11 +469,10 @@ def _galleries(view: _View) -> Iterator[Block]:
                     for rank in np.flatnonzero(rows[number] >= 0)
                 ]
                 strips.append(Strip(view.unit_name(number), row, note=verdict[number]))
-            left -= len(strips) if end == "top" else 0
             if strips:
                 yield Gallery(
                     f"{end}-{layer}",
-                    f"{'Strongest' if end == 'top' else 'Weakest'} images of {layer}",
+                    f"{title} images of {layer}",
                     strips,
                     scale=1 if side > 40 else 2,  # noqa: PLR2004 pixels
                     key="caption: class and activation",

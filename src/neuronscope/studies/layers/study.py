@@ -53,6 +53,7 @@ _MOST_EXAMPLES = 10
 _SMALL = 64  # pixels: images up to this side are shown whole, larger ones as receptive-field crops
 _CROP = 56  # pixels: side of a shown crop
 _FEW = 12  # units a layer in the gallery of large images
+_FEW_BOTTOM = 4  # units a layer whose weakest images are shown
 _INFORMATION_DRAWS = 20
 _PRECISION_AT = 60
 
@@ -228,7 +229,7 @@ def assemble(setting: Setting, seen: Swept[dict[str, Any]], pulled: Swept[dict[s
         "/decisions": decision_table(setting, decisions, found["confusion"]),
         **examples(setting, decisions),
         **filters(setting),
-        "/exemplars": exemplars(setting, units),
+        **exemplars(setting, units),
     }
     return xr.DataTree.from_dict({"/": xr.Dataset(), **groups})
 
@@ -280,17 +281,20 @@ def selectivity_variables(setting: Setting, scores: np.ndarray, labels: np.ndarr
     def ratio(means: np.ndarray) -> np.ndarray:
         return selectivity.ratio_selectivity(means, epsilon=epsilon)
 
-    def null(name: str, statistic: resampling.Statistic) -> resampling.PermutationNull:
-        generator = run.generator("layers", "null", name)
-        return resampling.permutation_null(
-            scores, labels, **options, statistic=statistic, draws=spec.draws, rng=generator
-        )
-
-    csi = null("csi", selectivity.class_selectivity_index)
-    between = null("between", between_classes(labels, classes=classes))
+    nulls = resampling.permutation_nulls(
+        scores,
+        labels,
+        **options,
+        statistics={
+            "csi": selectivity.class_selectivity_index,
+            "ratio": ratio,
+            "between": between_classes(labels, classes=classes),
+        },
+        draws=spec.draws,
+        rng=run.generator("layers", "null"),
+    )
+    csi, between, ratio_null = nulls["csi"], nulls["between"], nulls["ratio"]
     total = scores[labels >= 0].var(axis=0)
-    # the ratio is a monotone view of the same class means: its null comes from the same permutations
-    ratio_null = null("csi", ratio)
     csi_low, csi_high = resampling.bootstrap_interval(
         scores,
         labels,
@@ -558,16 +562,17 @@ def filters(setting: Setting) -> dict[str, xr.Dataset]:
     return {"/filters": xr.Dataset({"weight": (("unit", "channel", "y", "x"), weight)})}
 
 
-def exemplars(setting: Setting, units: xr.Dataset) -> xr.Dataset:
+def exemplars(setting: Setting, units: xr.Dataset) -> dict[str, xr.Dataset]:
     """Pictures of the top and bottom images: whole and with a frame where small, else the receptive field's crop."""
     height, width = setting.subject.input_shape[1:]
     small = max(height, width) <= _SMALL
-    chosen = gallery_units(setting, units, small=small)
+    most = setting.spec.gallery or (10**9 if small else _FEW)
     channels = setting.subject.preprocess.channels
     side = (height, width) if small else (_CROP, _CROP)
     cache: dict[int, torch.Tensor] = {}
-    data: dict[str, Any] = {}
+    shown: dict[str, xr.Dataset] = {}
     for end in ("top", "bottom"):
+        chosen = gallery_units(setting, units, most=most if end == "top" else min(most, _FEW_BOTTOM))
         rows, places = units[f"{end}_image"].to_numpy()[chosen], units[f"{end}_at"].to_numpy()[chosen]
         pictures = np.zeros((*rows.shape, *side, channels), dtype=np.uint8)
         boxes = np.zeros((*rows.shape, 4), dtype=np.int16)
@@ -581,19 +586,24 @@ def exemplars(setting: Setting, units: xr.Dataset) -> xr.Dataset:
             picture = cache[row] if small else _crop(cache[row][:, top:bottom, left:right], _CROP)
             pictures[place, rank] = picture.movedim(0, -1).numpy()
             boxes[place, rank] = box
-        data[f"{end}_picture"] = (("unit", "rank", "y", "x", "channel"), pictures)
-        data[f"{end}_box"] = (("unit", "rank", "edge"), boxes)
-    return xr.Dataset(data, coords={"unit_number": ("unit", chosen)})
+        shown[f"/exemplars/{end}"] = xr.Dataset(
+            {
+                "picture": (("unit", "rank", "y", "x", "channel"), pictures),
+                "box": (("unit", "rank", "edge"), boxes),
+            },
+            coords={"unit_number": ("unit", chosen)},
+        )
+    return shown
 
 
-def gallery_units(setting: Setting, units: xr.Dataset, *, small: bool) -> np.ndarray:
-    """Unit numbers shown: all of them, or the most class-dependent of each layer."""
-    most = setting.spec.gallery or (10**9 if small else _FEW)
+def gallery_units(setting: Setting, units: xr.Dataset, *, most: int) -> np.ndarray:
+    """Unit numbers shown: the most class-dependent of each layer that are not dead."""
     strength = np.nan_to_num(units["class_share"].to_numpy(), nan=-1.0)
     chosen = []
     for place in setting.by_layer.values():
         numbers = np.arange(place.start, place.stop)
-        best = numbers[np.argsort(-strength[place], kind="stable")[:most]]
+        alive = numbers[units["dead"].to_numpy()[place] != 1]
+        best = alive[np.argsort(-strength[alive], kind="stable")[:most]]
         chosen.append(np.sort(best))
     return np.concatenate(chosen)
 

@@ -1,0 +1,131 @@
+"""The root of the command line: its commands, its version, and what becomes of errors.
+
+The commands whose options depend on the library (`run` on the table of studies, `train` on its spec) are made when they
+are called for: until then, a line of help stands in their place, and torch is not imported.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+from typer.main import get_command
+
+from neuronscope import __version__
+from neuronscope.faces.cli import console, data, lists
+
+
+def _run() -> Any:
+    from neuronscope.faces.cli.run import make_group
+
+    return get_command(make_group())
+
+
+def _train() -> Any:
+    from neuronscope.faces.cli.train import make_app
+
+    return get_command(make_app())
+
+
+LATE: dict[str, Callable[[], Any]] = {"run": _run, "train": _train}
+"""Commands that are made when they are called for."""
+
+
+class Root(TyperGroup):
+    """The group of all commands, with two ways of its own: late commands, and one message for what a user can mend."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """The command that the first argument names, made now if it is a late one."""
+        name, command, rest = super().resolve_command(ctx, args)
+        return name, LATE[name]() if name in LATE else command, rest
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command."""
+        with console.answering(debug=bool(ctx.params.get("debug"))):
+            return super().invoke(ctx)
+
+
+app = typer.Typer(
+    name="neuronscope",
+    cls=Root,
+    help="Understand the single units of vision CNNs: what they respond to, what they are for, how sure one can be.",
+    epilog="Begin with: neuronscope demo",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _say_version(wanted: bool) -> None:  # noqa: FBT001 Typer calls it with the flag
+    if wanted:
+        console.say(f"neuronscope {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    *,
+    version: Annotated[
+        bool, typer.Option("--version", help="Say the version and stop.", callback=_say_version, is_eager=True)
+    ] = False,
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Show tracebacks of errors.", envvar="NEURONSCOPE_DEBUG")
+    ] = False,
+) -> None:
+    """Options of all commands; what they say is read from the context."""
+
+
+@app.command("run", help="Run a study on a network and images: what its units respond to, are for, detect.")
+def _run_stands_for() -> None:
+    """Never called: `Root` puts the real command in its place."""
+
+
+@app.command("train", help="Train a small network to study.")
+def _train_stands_for() -> None:
+    """Never called: `Root` puts the real command in its place."""
+
+
+@app.command(
+    epilog="Examples:\n\nneuronscope demo\n\nneuronscope demo --out /tmp/demo --seed 3",
+)
+def demo(
+    *,
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder to write to.")] = Path("runs/demo"),
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Where all random streams start.")] = 0,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Only the outcome: no progress.")] = False,
+) -> None:
+    """Train on handwritten digits, run every study on the network, and write reports to read."""
+    from neuronscope.faces.cli.demo import run_demo
+
+    run_demo(out, seed=seed, quiet=quiet)
+
+
+@app.command(
+    epilog="Examples:\n\nneuronscope report runs/layers\n\nneuronscope report runs/layers --export-original",
+)
+def report(
+    folder: Annotated[Path, typer.Argument(help="Folder that a run has written.")],
+    *,
+    export_original: Annotated[
+        bool, typer.Option("--export-original", help="Also write the files of the original program.")
+    ] = False,
+) -> None:
+    """Draw report, tables and figures of a saved result again."""
+    import neuronscope as ns
+    from neuronscope.faces.outputs import draw_outputs
+
+    outputs = draw_outputs(ns.open(folder), folder, original="export" if export_original else "none")
+    console.say(str(outputs.report.resolve()))
+
+
+app.add_typer(lists.app, name="list")
+app.add_typer(data.app, name="data")
+
+
+def main() -> None:
+    """The command `neuronscope`."""
+    app(prog_name="neuronscope")

@@ -1,0 +1,114 @@
+"""`neuronscope demo`: from nothing to reports on every unit of a network, with real images that need no download."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from neuronscope import STUDIES, Stat, TrainSpec, __version__, load_data, load_model
+from neuronscope.faces.cli import console, recipes
+from neuronscope.faces.cli.run import Request, check_finite, duration, execute, make_run, make_spec, resolved, shown
+from neuronscope.faces.cli.train import CHECKPOINT
+from neuronscope.faces.cli.train import execute as execute_training
+from neuronscope.faces.html import write_index
+from neuronscope.faces.outputs import RECIPE, prepare_folder
+
+DATA = "digits"
+MODEL = "viewer-cnn"
+
+_SHOWN_STATS = 6
+
+
+@dataclass(frozen=True)
+class Chapter:
+    """One report of the demo.
+
+    Attributes:
+        title, address, text: how the index names it.
+        stats: its headline numbers.
+        seconds: what it took, drawing included.
+    """
+
+    title: str
+    address: str
+    text: str
+    stats: tuple[Stat, ...]
+    seconds: float
+
+
+def run_demo(out: Path, *, seed: int, quiet: bool) -> None:
+    """Train, run every study, write an index, and say what matters.
+
+    Raises:
+        NeuronscopeError: the folder cannot be written to, or a study failed.
+    """
+    prepare_folder(out)
+    progress = console.progress(quiet=quiet)
+    run = make_run({"seed": seed}, progress=progress)
+    chapters = [_train(out, seed=seed, progress=progress)]
+    checkpoint = out / "training" / CHECKPOINT
+    source = f"file:{checkpoint}"
+    subject, data = load_model(source), load_data(DATA, split="report", seed=seed)
+    for study in STUDIES.values():
+        since = time.perf_counter()
+        folder = prepare_folder(out / study.name)
+        request = Request(study, subject, data, make_spec(study.spec, {}), run, folder)
+        settings = {"model": {"model": source}, "data": {"data": DATA, "split": "report"}, "study": {}, "run": {}}
+        title = f"neuronscope {__version__} demo. Repeat with: neuronscope run {study.name} --recipe {folder / RECIPE}"
+        recipes.write_recipe(folder / RECIPE, resolved(settings, request), title=title)
+        result, outputs = execute(request)
+        check_finite(result)
+        stats = tuple(block for block in outputs.page.blocks if isinstance(block, Stat))
+        address = f"{study.name}/report.html"
+        chapters.append(Chapter(study.name, address, study.question, stats, time.perf_counter() - since))
+    index = write_index(
+        out / "index.html",
+        "neuronscope demo",
+        f"A small network was trained on {len(load_data(DATA, split='train')):,} real handwritten digits; every study "
+        f"then looked at its units with {len(data):,} digits it had never seen.",
+        [(chapter.title, chapter.address, chapter.text) for chapter in chapters],
+        stats=[
+            *(stat for chapter in chapters for stat in chapter.stats[:_SHOWN_STATS]),
+            *(Stat(f"Time: {chapter.title}", round(chapter.seconds, 1), unit="s") for chapter in chapters),
+        ],
+        meta={
+            "neuronscope": __version__,
+            "seed": str(seed),
+            "network": subject.fingerprint,
+            "images": data.fingerprint,
+        },
+    )
+    for chapter in chapters:
+        console.rows(
+            f"{chapter.title} ({duration(chapter.seconds)})",
+            ("", "value", ""),
+            [(stat.label, shown(stat), stat.note) for stat in chapter.stats],
+            right=("value",),
+        )
+    console.say()
+    console.say("Go on with a network of your own:")
+    for line in (
+        "neuronscope run layers --model torchvision:resnet18 --weights DEFAULT --data imagenet:PATH --plan",
+        "neuronscope run layers --model python:my_code.py:make_network --weights my.pth --data folder:PATH",
+        f"neuronscope run layers --model file:{checkpoint} --data {DATA} --layers conv --seed 1",
+    ):
+        console.say(f"  {line}")
+    console.say()
+    console.say(str(index.resolve()))
+
+
+def _train(out: Path, *, seed: int, progress: console.Progress) -> Chapter:
+    """The network that the studies look into."""
+    since = time.perf_counter()
+    done = execute_training(
+        load_data(DATA, split="train"),
+        load_data(DATA, split="report"),
+        TrainSpec(model=MODEL),
+        run=make_run({"seed": seed}, progress=progress),
+        progress=progress,
+        folder=prepare_folder(out / "training"),
+    )
+    stats = tuple(block for block in done.outputs.page.blocks if isinstance(block, Stat))
+    text = "How the network was trained, and how well it does."
+    return Chapter("training", "training/report.html", text, stats, time.perf_counter() - since)

@@ -1,0 +1,423 @@
+"""`neuronscope run STUDY`: from options to a folder with a result, a report, tables and figures.
+
+There is one subcommand for each row of `STUDIES`, made from the fields of its spec; nothing here knows a study by name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import typer
+from pydantic import ValidationError
+from rich.markup import escape
+
+from neuronscope import (
+    EXECUTORS,
+    STUDIES,
+    Data,
+    InputError,
+    NonFiniteActivations,
+    Page,
+    Plan,
+    Result,
+    Run,
+    Stat,
+    Study,
+    Subject,
+    UnknownName,
+    __version__,
+    load_data,
+    load_model,
+    nearest,
+)
+from neuronscope.faces.cli import console, options, recipes
+from neuronscope.faces.cli.options import Option
+from neuronscope.faces.outputs import RECIPE, Original, Outputs, prepare_folder, write_outputs
+
+_SHOWN_SKIPPED = 5
+_SHOWN_LAYERS = 8
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a run was asked for, with its objects made.
+
+    Attributes:
+        study: the row of the table.
+        subject, data, spec, run: what it is run with.
+        folder: where its files go.
+        original: whether to write the files of the original program.
+    """
+
+    study: Study
+    subject: Subject
+    data: Data
+    spec: Any
+    run: Run
+    folder: Path
+    original: Original = "none"
+
+
+def make_group() -> typer.Typer:
+    """A command for each study."""
+    group = typer.Typer(
+        name="run",
+        help="Run a study on a network and images.",
+        no_args_is_help=True,
+        rich_markup_mode="rich",
+        add_completion=False,
+    )
+    group.callback()(_keep_the_study_name)
+    for study in STUDIES.values():
+        group.command(study.name, help=escape(study.question), epilog=_examples(study), no_args_is_help=True)(
+            make_command(study)
+        )
+    return group
+
+
+def _keep_the_study_name() -> None:
+    """Options of all studies; there are none, but without this Typer drops the name of a lone command."""
+
+
+def make_command(study: Study) -> Callable[..., None]:
+    """The command of one study."""
+
+    def command(flags: dict[str, Any]) -> None:
+        run_study(study, flags)
+
+    return options.with_options(command, study_options(study))
+
+
+def study_options(study: Study) -> tuple[Option, ...]:
+    """All options of a study's command: the network's, the images', its own, and the run's.
+
+    Raises:
+        InputError: a field of the spec has the name of an option that all studies share.
+    """
+    own = tuple(_with_choices(option, study) for option in options.spec_options(study.spec))
+    shared = (
+        *options.MODEL,
+        *options.DATA,
+        *options.RUN,
+        options.ORIGINAL,
+        options.RECIPE,
+        options.PLAN,
+        options.QUIET,
+    )
+    twice = {option.key for option in own} & {option.key for option in shared}
+    if twice:
+        message = f"the spec of '{study.name}' has fields named like shared options: {', '.join(sorted(twice))}"
+        raise InputError(message)
+    return (*options.MODEL, *options.DATA, *own, *shared[len(options.MODEL) + len(options.DATA) :])
+
+
+def _with_choices(option: Option, study: Study) -> Option:
+    """The option `legacy` with the names it takes."""
+    if option.key != "legacy":
+        return option
+    names = f"Known: {', '.join(study.legacy)}." if study.legacy else "There are none."
+    return Option("legacy", f"Named deviations, see `neuronscope list studies`. {names}", table="study", many=True)
+
+
+def _examples(study: Study) -> str:
+    """Lines below the help; Typer keeps lines apart that have an empty one between them."""
+    name = study.name
+    return "\n\n".join(
+        [
+            "Examples:",
+            f"neuronscope run {name} -m builtin:viewer-cnn -w random -d digits --out runs/{name}",
+            f"neuronscope run {name} -m torchvision:resnet18 -w DEFAULT -d imagenet:PATH --layers 'layer4*' --plan",
+            f"neuronscope run {name} --recipe runs/{name}/recipe.toml --seed 1 --out runs/{name}-1",
+        ]
+    )
+
+
+def run_study(study: Study, flags: Mapping[str, Any]) -> None:
+    """Do what the command line asks for.
+
+    Raises:
+        NeuronscopeError: whatever was wrong with the request; nothing was computed before it was noticed.
+        NonFiniteActivations: the study is complete and saved, but some units have no finite activations.
+    """
+    known = study_options(study)
+    recipe = flags.get("recipe")
+    written = recipes.read_recipe(recipe, options=known, study=study.name) if recipe is not None else {}
+    settings = recipes.merge(written, flags, options=known)
+    quiet, plan_only = bool(flags.get("quiet")), bool(flags.get("plan"))
+    spec = make_spec(study.spec, settings["study"])
+    _check_legacy(study, spec)
+    folder = Path(settings["run"].get("out", Path("runs") / study.name))
+    if not plan_only:
+        prepare_folder(folder)
+    request = Request(
+        study=study,
+        run=make_run(settings["run"], progress=console.progress(quiet=quiet)),
+        subject=make_subject(settings["model"]),
+        data=make_data(settings["data"], seed=settings["run"].get("seed", 0)),
+        spec=spec,
+        folder=folder,
+        original="export" if settings["run"].get("export_original") else "none",
+    )
+    check_classes(request.subject, request.data)
+    if not quiet:
+        header(request)
+    if plan_only or not quiet:
+        show_plan(study.plan(request.subject, request.data, spec, run=request.run))
+    if plan_only:
+        return
+    recipes.write_recipe(folder / RECIPE, resolved(settings, request), title=_repeat(request))
+    result, outputs = execute(request)
+    show_stats(outputs.page)
+    say_skipped(result, request.data)
+    console.say(str(outputs.report.resolve()))
+    check_finite(result)
+
+
+def execute(request: Request) -> tuple[Result, Outputs]:
+    """Run the study, save its result, draw its files."""
+    result = request.study.run(request.subject, request.data, request.spec, run=request.run)
+    return result, write_outputs(result, request.folder, original=request.original)
+
+
+def make_spec(spec: type[Any], given: Mapping[str, Any]) -> Any:
+    """The spec with what was given in it.
+
+    Raises:
+        InputError: a value that its field does not take; all of them are named.
+    """
+    try:
+        return spec(**given)
+    except ValidationError as error:
+        wrong = "; ".join(
+            f"--{str((*part['loc'], 'spec')[0]).replace('_', '-')}: {part['msg']}, got {part['input']!r}"
+            for part in error.errors()
+        )
+        raise InputError(wrong) from error
+
+
+def make_run(given: Mapping[str, Any], *, progress: console.Progress) -> Run:
+    """The circumstances that were asked for.
+
+    Raises:
+        UnknownName: no such executor.
+        InputError: a size, seed or device that cannot be.
+    """
+    chosen = {
+        key: given[key] for key in ("seed", "device", "dtype", "batch_size", "threads", "workers") if key in given
+    }
+    name = given.get("executor", "serial")
+    if name not in EXECUTORS:
+        message = f"there is no executor '{name}': expected one of {', '.join(EXECUTORS)}.{nearest(name, EXECUTORS)}"
+        raise UnknownName(message)
+    return Run(**chosen, executor=EXECUTORS[name](), progress=progress)
+
+
+def make_subject(given: Mapping[str, Any]) -> Subject:
+    """The network that was asked for.
+
+    Raises:
+        InputError: none was named, or a size has the wrong number of sides.
+    """
+    if "model" not in given:
+        message = (
+            "no network was named. Say --model PREFIX:NAME, or give `model` in the table [model] of a recipe; "
+            "the prefixes: neuronscope list models"
+        )
+        raise InputError(message)
+    chosen = {key: value for key, value in given.items() if key not in ("model", "normalise")}
+    if given.get("normalise") == "none":
+        chosen |= {"mean": (), "std": ()}
+    for key, counts in (("input_shape", (3,)), ("resize", (1, 2)), ("crop", (1, 2))):
+        if key in chosen:
+            chosen[key] = _sides(key, chosen[key], counts)
+    subject = load_model(given["model"], **chosen)
+    if subject.not_loaded:
+        console.warn(
+            f"{len(subject.not_loaded)} tensors of {subject.name} are not in the weights and stay random, "
+            f"first '{subject.not_loaded[0]}'"
+        )
+    return subject
+
+
+def _sides(key: str, value: tuple[int, ...], counts: tuple[int, ...]) -> int | tuple[int, ...]:
+    if len(value) not in counts:
+        expected = " or ".join(map(str, counts))
+        message = f"--{key.replace('_', '-')} takes {expected} numbers separated by commas, got {len(value)}"
+        raise InputError(message)
+    return value[0] if len(value) == 1 else value
+
+
+def make_data(given: Mapping[str, Any], *, seed: int) -> Data:
+    """The images that were asked for.
+
+    Raises:
+        InputError: none were named.
+    """
+    if "data" not in given:
+        message = (
+            "no images were named. Say --data NAME:PATH, or give `data` in the table [data] of a recipe; "
+            "the names: neuronscope list data"
+        )
+        raise InputError(message)
+    return load_data(given["data"], seed=seed, **{key: value for key, value in given.items() if key != "data"})
+
+
+def check_classes(subject: Subject, data: Data) -> None:
+    """Refuse labels that mean other classes than the network's.
+
+    Raises:
+        InputError: images with labels have another number of classes than the network has outputs.
+    """
+    if data.classes and len(data.classes) != len(subject.classes):
+        message = (
+            f"{data.name} has {len(data.classes)} classes, but {subject.name} has {len(subject.classes)} outputs: "
+            "expected as many. Choose images that the network was trained for, or weights that fit them"
+        )
+        raise InputError(message)
+
+
+def _check_legacy(study: Study, spec: Any) -> None:
+    for name in spec.legacy:
+        if name not in study.legacy:
+            known = ", ".join(study.legacy) or "none"
+            message = (
+                f"'{name}' is no deviation of the study '{study.name}'.{nearest(name, study.legacy)} Known: {known}"
+            )
+            raise UnknownName(message)
+
+
+def header(request: Request) -> None:
+    """Say what is about to be looked at."""
+    subject, data = request.subject, request.data
+    layers = subject.select(*request.spec.layers)
+    names = ", ".join(layer.name for layer in layers[:_SHOWN_LAYERS]) + (", ..." if len(layers) > _SHOWN_LAYERS else "")
+    classes = f"{len(data.classes):,} classes" if data.classes else "without labels"
+    console.say(f"network  {subject.name} ({subject.fingerprint[:12]}), {len(subject.classes):,} outputs")
+    console.say(f"images   {data.name} ({data.fingerprint[:12]}), {len(data):,} images, {classes}")
+    console.say(f"layers   {len(layers):,} with {sum(layer.units for layer in layers):,} units: {names}")
+    console.say(f"study    {request.study.name}: {request.study.question}")
+
+
+def show_plan(plan: Plan) -> None:
+    """Say what is about to be done."""
+    console.rows(
+        "Plan",
+        ("sweep", "images", "forward", "backward", "state", "working memory"),
+        [
+            (
+                one.name,
+                f"{one.images:,}",
+                f"{one.forward:,}",
+                f"{one.backward:,}",
+                size(one.state),
+                size(one.working),
+            )
+            for one in plan.sweeps
+        ],
+        right=("images", "forward", "backward", "state", "working memory"),
+    )
+    seconds = f", about {duration(plan.seconds)}" if plan.seconds is not None else ""
+    console.say(f"memory beside the program and the network: about {size(plan.memory)}{seconds}")
+
+
+def show_stats(page: Page) -> None:
+    """The headline numbers of a page."""
+    stats = [block for block in page.blocks if isinstance(block, Stat)]
+    console.rows("", ("", "value", ""), [(stat.label, shown(stat), stat.note) for stat in stats], right=("value",))
+
+
+def shown(stat: Stat) -> str:
+    """A headline number with its interval, rounded for reading.
+
+    Example:
+        >>> shown(Stat("accuracy", 0.98054, low=0.9673, high=0.9891))
+        '0.9805 [0.9673, 0.9891]'
+    """
+
+    def number(value: float | str) -> str:
+        return value if isinstance(value, str) else f"{value:,}" if isinstance(value, int) else f"{value:.4g}"
+
+    interval = f" [{number(stat.low)}, {number(stat.high)}]" if stat.low is not None and stat.high is not None else ""
+    return f"{number(stat.value)}{f' {stat.unit}' if stat.unit else ''}{interval}"
+
+
+def say_skipped(result: Result, data: Data) -> None:
+    """Name the images that were left out."""
+    skipped = result.provenance.skipped
+    if skipped:
+        names = [data.ids[row] if data.ids else str(row) for row, _ in skipped[:_SHOWN_SKIPPED]]
+        more = f" and {len(skipped) - len(names):,} more" if len(skipped) > len(names) else ""
+        console.warn(f"{len(skipped):,} images could not be read and were left out: {', '.join(names)}{more}")
+
+
+def check_finite(result: Result) -> None:
+    """Refuse to call a study a success whose numbers are partly missing.
+
+    Raises:
+        NonFiniteActivations: some units gave NaN or infinity.
+    """
+    found = result.provenance.nonfinite
+    if found:
+        layers = ", ".join(f"{layer} ({len(units):,} units)" for layer, units in found.items())
+        total = sum(len(units) for units in found.values())
+        message = (
+            f"the study is complete and saved, but {total:,} units gave NaN or infinite activations and are nan in it: "
+            f"{layers}. Look for an overflow in the network or its preprocessing; --dtype float64 may help"
+        )
+        raise NonFiniteActivations(message)
+
+
+def resolved(settings: recipes.Settings, request: Request) -> recipes.Settings:
+    """Everything that decides the run, as a recipe."""
+    run = request.run
+    decided = {
+        "seed": run.seed,
+        "batch_size": run.batch_size,
+        "device": run.device,
+        "dtype": run.dtype,
+        "threads": run.threads,
+        "workers": run.workers,
+        "executor": settings["run"].get("executor", "serial"),
+    }
+    return {
+        "model": settings["model"],
+        "data": settings["data"],
+        "study": {"name": request.study.name, **asdict(request.spec)},
+        "run": {"out": str(request.folder), **decided, "export_original": request.original == "export"},
+    }
+
+
+def _repeat(request: Request) -> str:
+    path = request.folder / RECIPE
+    return f"neuronscope {__version__}. Repeat with: neuronscope run {request.study.name} --recipe {path}"
+
+
+def size(count: float) -> str:
+    """Bytes for people.
+
+    Example:
+        >>> size(512), size(3 * 2**20)
+        ('512 B', '3.0 MiB')
+    """
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if count < 1024 or unit == "GiB":  # noqa: PLR2004 the step between units
+            break
+        count /= 1024
+    return f"{count:.0f} B" if unit == "B" else f"{count:,.1f} {unit}"
+
+
+def duration(seconds: float) -> str:
+    """A time for people.
+
+    Example:
+        >>> duration(4.25), duration(250), duration(8000)
+        ('4.2 s', '4 min 10 s', '2 h 13 min')
+    """
+    if seconds < 60:  # noqa: PLR2004 seconds in a minute
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes_left = divmod(minutes, 60)
+    return f"{hours} h {minutes_left} min" if hours else f"{minutes} min {rest} s"

@@ -1,0 +1,193 @@
+"""One chart as a figure: its size, title, axes, ticks and legend. What is inside the axes is drawn by `marks`.
+
+Width and height follow from what is shown, so that no label is clipped or overlaps the next.
+"""
+
+from __future__ import annotations
+
+import math
+import textwrap
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from neuronscope.faces.figures.style import CHARACTER, THEMES, Theme, ThemeName, clean, power, short, style
+from neuronscope.faces.figures.marks import DRAWERS, finite
+from neuronscope.views import Axis, Chart, Series
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+BASE_SIZE = (5.4, 3.4)
+"""Width and height of an ordinary chart, in inches."""
+WIDEST, TALLEST = 13.0, 9.5
+"""No chart is larger, in inches: with more rows or columns, ticks are thinned and cells become narrower."""
+MOST_TICKS = 40
+
+
+def draw_chart(chart: Chart, *, theme: ThemeName = "light") -> Figure:
+    """A chart as a matplotlib figure with title, axis captions (label and unit) and, for several series, a legend.
+
+    Args:
+        chart: what to draw. Values that are not finite leave a gap; in heat maps their cells are hatched.
+        theme: ink on white, or light ink on a near-black ground.
+
+    Example:
+        >>> loss = Chart("loss", "Loss", "line", (Series("train", np.array([2.0, 1.0])),), Axis("epoch"), Axis("loss"))
+        >>> draw_chart(loss).axes[0].get_ylabel()
+        'loss'
+    """
+    with style(THEMES[theme]):
+        return compose_chart(chart, THEMES[theme], title=chart.title)
+
+
+def describe(chart: Chart) -> str:
+    """A chart in one sentence, for readers who cannot see it.
+
+    Example:
+        >>> loss = Chart("loss", "Loss", "line", (Series("train", np.array([2.0, 1.0])),), Axis("epoch"), Axis("loss"))
+        >>> describe(loss)
+        'Line chart of loss against epoch; series: train; values from 1 to 2.'
+    """
+    kinds = {"line": "Line chart", "bar": "Bar chart", "scatter": "Scatter plot", "histogram": "Histogram"}
+    kinds |= {"heatmap": "Heat map", "box": "Box plot"}
+    shown = chart.value if chart.kind == "heatmap" else chart.y
+    against = f"{chart.y.label} and {chart.x.label}" if chart.kind == "heatmap" else chart.x.label
+    sentence = f"{kinds[chart.kind]} of {shown.caption} against {against}"
+    names = [series.name for series in chart.series if series.name]
+    if names:
+        sentence += f"; series: {', '.join(names[:8])}" + (f" and {len(names) - 8} more" if len(names) > 8 else "")  # noqa: PLR2004 said in the text
+    finite = np.concatenate([finite(np.asarray(series.y)) for series in chart.series] or [np.empty(0)])
+    if finite.size:
+        sentence += f"; values from {finite.min():.4g} to {finite.max():.4g}"
+    return clean(sentence + ".")
+
+
+def compose_chart(chart: Chart, theme: Theme, *, title: str) -> Figure:
+    """The figure of a chart in the settings of `style`."""
+    from matplotlib.figure import Figure
+
+    layout = _plan(chart)
+    figure = Figure(layout.size, layout="constrained")
+    axes = figure.add_subplot()
+    if title:
+        axes.set_title(clean("\n".join(textwrap.wrap(title, int(layout.size[0] * 10.5)))))
+    DRAWERS[chart.kind](axes, chart, theme)
+    _dress(axes, chart, layout)
+    if chart.kind != "heatmap":
+        axes.grid(visible=True, axis="y" if chart.kind in ("bar", "histogram", "box") else "both")
+        if not any(finite(np.asarray(series.y)).size for series in chart.series):
+            axes.text(0.5, 0.5, "no values", transform=axes.transAxes, ha="center", va="center")
+        _explain(figure, axes)
+    return figure
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """Size in inches, and how tick labels are laid out."""
+
+    size: tuple[float, float]
+    x_step: int
+    y_step: int
+    x_turn: float
+
+
+def _plan(chart: Chart) -> _Layout:
+    """Figure size, and every how many-th tick label is shown, so that none overlaps and none is clipped."""
+    columns, rows = _counts(chart)
+    x_names = [short(name) for name in chart.x.ticks or ()]
+    y_names = [short(name) for name in chart.y.ticks or ()]
+    longest_x = max((len(name) for name in x_names), default=4) * CHARACTER
+    longest_y = max((len(name) for name in y_names), default=4) * CHARACTER
+    width, height = BASE_SIZE
+    if chart.kind == "heatmap":
+        cell = 0.5 if chart.annotate else 0.24
+        width = min(max(longest_y + 1.7 + columns * cell, 4.6), WIDEST)
+        height = min(max(1.1 + rows * (0.34 if chart.annotate else 0.22), 2.6), TALLEST)
+    elif x_names:
+        each = 0.2 if chart.kind in ("line", "scatter") else 0.16 + 0.08 * len(chart.series)
+        width = min(max(longest_y + 1.1 + columns * each, width), WIDEST)
+    if y_names and chart.kind != "heatmap":
+        height = min(max(1.1 + 0.2 * len(y_names), height), TALLEST)
+    room = width - longest_y - (1.9 if chart.kind == "heatmap" else 1.1)
+    flat = len(x_names) * (longest_x + 0.1) <= room
+    x_step, y_step = 1, 1
+    turn = 0.0
+    if x_names and not flat:
+        x_step = max(math.ceil(len(x_names) / MOST_TICKS), math.ceil(len(x_names) * 0.19 / room))
+        # Slanted labels reach to the left by as much as they go down: only with room between them.
+        turn = 40.0 if len(x_names) <= MOST_TICKS // 2 else 90.0
+        height = min(height + longest_x * (0.75 if turn < 90 else 1.0), TALLEST + 1.0)  # noqa: PLR2004 an angle
+    if y_names:
+        y_step = max(1, math.ceil(len(y_names) / 60), math.ceil(len(y_names) * 0.155 / max(height - 1.0, 1.0)))
+    return _Layout((round(width, 2), round(height, 2)), x_step, y_step, turn)
+
+
+def _counts(chart: Chart) -> tuple[int, int]:
+    """Columns and rows of a chart, each at least 1."""
+    columns = len(chart.x.ticks or ())
+    rows = len(chart.y.ticks or ())
+    if chart.kind == "heatmap" and chart.series:
+        shape = np.asarray(chart.series[0].y).shape
+        rows, columns = max(rows, shape[0]), max(columns, shape[1])
+    return max(columns, 1), max(rows, 1)
+
+
+def _dress(axes: Axes, chart: Chart, layout: _Layout) -> None:
+    """Captions, scales, limits and ticks."""
+    axes.set_xlabel(clean(chart.x.caption))
+    axes.set_ylabel(clean(chart.y.caption))
+    # Rows and columns of a map are counted: they have no scale.
+    for which, axis in (("x", chart.x), ("y", chart.y)) if chart.kind != "heatmap" else ():
+        _scale(axes, which, axis)
+    if chart.x.ticks is not None:
+        at = range(0, len(chart.x.ticks), layout.x_step)
+        slanted = 0 < layout.x_turn < 90  # noqa: PLR2004 an angle
+        axes.set_xticks(list(at), [short(chart.x.ticks[i]) for i in at], rotation=layout.x_turn)
+        if slanted:
+            for label in axes.get_xticklabels():
+                label.set(ha="right", va="top", rotation_mode="anchor")
+    if chart.y.ticks is not None:
+        at = range(0, len(chart.y.ticks), layout.y_step)
+        axes.set_yticks(list(at), [short(chart.y.ticks[i]) for i in at])
+    if chart.kind == "heatmap":
+        axes.tick_params(length=0)
+
+
+def _scale(axes: Axes, which: str, axis: Axis) -> None:
+    """Logarithmic scale and limits of one axis, where the data allow them."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+
+    target = axes.xaxis if which == "x" else axes.yaxis
+    if axis.log and (axes.dataLim.x1 if which == "x" else axes.dataLim.y1) > 0:
+        (axes.set_xscale if which == "x" else axes.set_yscale)("log")
+        target.set_major_locator(LogLocator(numticks=8))
+        # matplotlib writes powers as formulas, which inline SVG cannot keep as text.
+        target.set_major_formatter(FuncFormatter(lambda value, _: power(value)))
+        target.set_minor_formatter(NullFormatter())
+    elif axis.ticks is None and _whole(axis):
+        target.set_major_locator(MaxNLocator(nbins="auto", integer=True))
+    if axis.limits is not None and axis.limits[0] != axis.limits[1] and axis.ticks is None:
+        (axes.set_xlim if which == "x" else axes.set_ylim)(*axis.limits)
+
+
+def _whole(axis: Axis) -> bool:
+    """Whether an axis counts things, so that half a tick makes no sense."""
+    return axis.label.lower() in ("epoch", "count", "rank", "layer", "unit", "units", "images") and not axis.unit
+
+
+def _explain(figure: Figure, axes: Axes) -> None:
+    """A legend outside the data, when there are several series."""
+    handles, labels = axes.get_legend_handles_labels()
+    if len(handles) < 2:  # noqa: PLR2004 one series needs no telling apart
+        return
+    width = sum(len(label) for label in labels) * CHARACTER + 0.62 * len(labels)
+    columns = len(labels)
+    room = figure.get_figwidth() - 0.3
+    if width > room:
+        columns = max(1, int(room / (max(len(label) for label in labels) * CHARACTER + 0.7)))
+    lines = math.ceil(len(labels) / columns)
+    figure.set_figheight(figure.get_figheight() + 0.2 * lines)
+    figure.legend(handles, labels, loc="outside lower left", ncols=columns, columnspacing=1.4)
