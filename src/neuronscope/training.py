@@ -46,7 +46,7 @@ LEGACY: dict[str, str] = {
 }
 """What each named deviation brings back of the programs that the networks come from."""
 
-_PRESENTATIONS = 13_000
+_PRESENTATIONS = 16_000
 """Images shown in a short training; small data sets are shown more often."""
 
 _MOST_EPOCHS = 40
@@ -88,7 +88,7 @@ class TrainSpec:
     ] = None
     epochs: Annotated[
         int | None,
-        Field(ge=1, description="times each image is shown; default: 13,000 / images, 3 to 40 (colour: 10 to 40)"),
+        Field(ge=1, description="times each image is shown; default: 16,000 / images, 3 to 40 (colour: 10 to 40)"),
     ] = None
     batch_size: Annotated[int, Field(ge=1, description="images in one step of the optimiser")] = 64
     optimiser: Annotated[
@@ -96,7 +96,7 @@ class TrainSpec:
     ] = "adam"
     learning_rate: Annotated[
         float, Field(gt=0, allow_inf_nan=False, description="size of the steps; the peak of a one-cycle schedule")
-    ] = 3e-3
+    ] = 2e-3
     schedule: Annotated[
         Literal["one-cycle", "constant"],
         Field(description="learning rate over time: up for a quarter and down again, or always the same"),

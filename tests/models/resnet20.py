@@ -1,6 +1,7 @@
 """The ResNet-20 for CIFAR-10 of He et al. (2016), section 4.2, with parameter-free shortcuts (option A).
 
-Not part of torchvision: it stands here as an architecture that a user brings, `python:tests/models/resnet20.py:resnet20`.
+Not part of torchvision: it stands here as an architecture that a user brings, as in
+`python:tests/models/resnet20.py:resnet20`.
 """
 
 from __future__ import annotations

@@ -1,5 +1,7 @@
 """The probe against networks whose layers are known, and its receptive fields against what NaN reaches."""
 
+# ruff: noqa: D102, D107 the networks are fixtures: each class says what it is, its two methods are PyTorch's
+
 from __future__ import annotations
 
 import math
@@ -138,7 +140,7 @@ def test_receptive_field_is_what_nan_reaches(name):
     row=st.integers(0, 12),
     column=st.integers(0, 12),
 )
-def test_receptive_field_of_any_stack(kernel, stride, pad, pool, row, column):
+def test_receptive_field_of_any_stack(*, kernel, stride, pad, pool, row, column):
     """For any kernel, stride and padding without gaps between windows the field is what NaN reaches."""
     stride = min(stride, *kernel)
     padding = (min(pad, kernel[0] // 2), min(pad, kernel[1] // 2))

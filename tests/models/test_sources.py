@@ -100,7 +100,7 @@ def test_class_count_from_the_weights(tmp_path):
         )
 
 
-def test_preprocessing_flags(tmp_path):
+def test_preprocessing_flags():
     """Flags win over the meta data of the weights; the input shape follows the crop."""
     subject = load_model(
         "torchvision:squeezenet1_1",
@@ -179,7 +179,7 @@ def test_unknown_names():
     for (source, weights), text in cases.items():
         with pytest.raises(UnknownName, match=text):
             load_model(source, weights=weights)
-    with pytest.raises(WeightsError, match="'DEFALT' are neither a file nor a known name.*Closest: 'DEFAULT'"):
+    with pytest.raises(WeightsError, match=r"'DEFALT' are neither a file nor a known name.*Closest: 'DEFAULT'"):
         load_model("torchvision:squeezenet1_1", weights="DEFALT")
     with pytest.raises(WeightsError, match=r"there is no weights file .*nothing\.pth"):
         load_model("torchvision:squeezenet1_1", weights="nothing.pth")
@@ -208,7 +208,7 @@ def test_squeezenet_of_imagenet(test_data):
 def test_partial_resnet18(test_data):
     """A file with a part of ResNet-18 is refused as a whole and loads on request, saying what stays random."""
     file = test_data / "weights" / "resnet18_imagenet_partial_bnfolded.pth"
-    with pytest.raises(WeightsError, match="4 tensors are missing .*--strict partial"):
+    with pytest.raises(WeightsError, match=r"4 tensors are missing .*--strict partial"):
         load_model("torchvision:resnet18", weights=file)
     subject = load_model("torchvision:resnet18", weights=file, strict="partial")
     assert subject.not_loaded == tuple(f"layer4.{block}.conv{conv}.weight" for block in (0, 1) for conv in (1, 2))
@@ -225,7 +225,7 @@ def test_timm(tmp_path):
     assert len(subject.classes) == 6
     assert subject.input_shape == (3, 176, 176)
     assert subject.preprocess.mean == IMAGENET_MEAN
-    with pytest.raises(UnknownName, match="timm has no network 'resnet81'.*'resnet18'"):
+    with pytest.raises(UnknownName, match=r"timm has no network 'resnet81'.*'resnet18'"):
         load_model("timm:resnet81", weights="random")
     with pytest.raises(WeightsError, match="no weights given"):
         load_model("timm:resnet10t")

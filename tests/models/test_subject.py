@@ -106,7 +106,7 @@ def test_units():
     subject = small()
     assert subject.units("layer1.0.conv1:1-2") == UnitSet("layer1.0.conv1", 4, (1, 2))
     assert len(subject.units("fc")) == 3
-    with pytest.raises(InputError, match="unit 4 is not in layer 'layer1.0'"):
+    with pytest.raises(InputError, match=r"unit 4 is not in layer 'layer1\.0'"):
         subject.units("layer1.0:4")
     with pytest.raises(UnknownName, match="layer7"):
         subject.units("layer7:0")

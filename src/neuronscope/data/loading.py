@@ -103,11 +103,16 @@ def _in_order(
 
 def _worked(data: Data, prepare: Prepare, groups: Iterator[list[int]], *, workers: int) -> Generator[Made, None, None]:
     """The batch of each group, made in this thread or in a pool."""
-    if workers == 0:
+    if workers == 0 or data.pixels is not None:  # pixels in memory need no decoding: a thread would cost more
         for group in groups:
             yield _batch(data, prepare, group)
         return
-    pool = ThreadPoolExecutor(workers, thread_name_prefix="neuronscope-decode")
+    # A decoding thread works alone: were it to call up a team of its own for every resize, the teams would fight with
+    # the network's for the cores. The setting holds for the calling thread, and as the default of threads born later.
+    threads = torch.get_num_threads()
+    pool = ThreadPoolExecutor(
+        workers, thread_name_prefix="neuronscope-decode", initializer=torch.set_num_threads, initargs=(1,)
+    )
     try:
         pending: deque[Future[Made]] = deque(
             pool.submit(_batch, data, prepare, group) for group in itertools.islice(groups, workers + AHEAD)
@@ -119,6 +124,7 @@ def _worked(data: Data, prepare: Prepare, groups: Iterator[list[int]], *, worker
             yield made
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+        torch.set_num_threads(threads)
 
 
 def _batch(data: Data, prepare: Prepare, rows: list[int]) -> Made:

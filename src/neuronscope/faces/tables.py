@@ -9,8 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from neuronscope.errors import StorageError
-from neuronscope.views import Page, Table
+from neuronscope import Page, StorageError, Table
 
 
 def write_tables(page: Page, folder: Path) -> list[Path]:

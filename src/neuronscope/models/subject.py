@@ -102,7 +102,9 @@ class Subject:
         kinds: Sequence[Kind] = [layer.kind for layer in self.layers]
         main: Kind = "relu" if "relu" in kinds else "conv"
         wanted = ("linear",) if main == "conv" and "linear" in kinds else ("linear", "conv")
-        classifier = next((layer for layer in reversed(self.layers) if layer.kind in wanted), None)
+        last = max((place for place, kind in enumerate(kinds) if kind == main), default=-1)
+        # a classifier that a nonlinearity follows (SqueezeNet's last convolution) is seen through that nonlinearity
+        classifier = next((layer for layer in reversed(self.layers[last + 1 :]) if layer.kind in wanted), None)
         return tuple(layer for layer in self.layers if layer.kind == main or layer is classifier)
 
     def _unknown(self, what: str, name: str) -> str:

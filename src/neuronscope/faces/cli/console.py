@@ -10,7 +10,7 @@ import os
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import NoReturn, Protocol
+from typing import NoReturn, Protocol, runtime_checkable
 
 import typer
 from rich.console import Console
@@ -25,6 +25,7 @@ STOPPED = 130
 _WIDE = 120  # columns of output that goes to a file: there is no window to fit
 
 
+@runtime_checkable
 class Progress(Protocol):
     """How far a computation is: the protocol of `neuronscope.Run`, with lines on the way."""
 

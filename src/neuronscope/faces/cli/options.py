@@ -48,6 +48,7 @@ class Option:
         many: whether it takes several values, repeated or separated by commas.
         default: what holds when it is not given, as shown by `--help`; "" shows nothing.
         short: a one-letter flag.
+        panel: the box of `--help` it stands in; "" for that of its table.
     """
 
     key: str
@@ -57,6 +58,7 @@ class Option:
     many: bool = False
     default: str = ""
     short: str = ""
+    panel: str = ""
 
     @property
     def flag(self) -> str:
@@ -174,10 +176,12 @@ PLAN = Option("plan", "Say what would be done, with memory and time, and stop.",
 QUIET = Option("quiet", "Only the outcome: no header, plan or progress.", type=bool, short="-q")
 
 
-def spec_options(spec: type[Any]) -> tuple[Option, ...]:
+def spec_options(spec: type[Any], *, panel: str = "") -> tuple[Option, ...]:
     """One option for each field of a spec: help from its description, the default shown."""
     described: Mapping[str, Any] = spec.__pydantic_fields__
-    return tuple(_spec_option(field.name, described[field.name], default=_default(field)) for field in fields(spec))
+    return tuple(
+        _spec_option(field.name, described[field.name], default=_default(field), panel=panel) for field in fields(spec)
+    )
 
 
 def _default(field: Any) -> str:
@@ -195,9 +199,11 @@ def _shown(value: Any) -> str:
     )
 
 
-def _spec_option(name: str, described: Any, *, default: str) -> Option:
+def _spec_option(name: str, described: Any, *, default: str, panel: str) -> Option:
     kind, many = _kind(described.annotation)
-    return Option(name, escape(described.description or ""), type=kind, table="study", many=many, default=default)
+    text = described.description or ""
+    sentence = f"{text[:1].upper()}{text[1:]}{'.' if text else ''}"
+    return Option(name, escape(sentence), type=kind, table="study", many=many, default=default, panel=panel)
 
 
 def _kind(annotation: Any) -> tuple[Any, bool]:
@@ -240,7 +246,7 @@ def _annotation(option: Option) -> Any:
         *flags,
         help=option.help + (f" [dim]\\[default: {escape(option.default)}][/dim]" if option.default else ""),
         show_default=False,
-        rich_help_panel=PANELS[option.table],
+        rich_help_panel=option.panel or PANELS[option.table],
         metavar=f"{metavar},..." if option.many else metavar,
     )
     value = list[str] if option.many else option.type

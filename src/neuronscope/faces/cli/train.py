@@ -64,14 +64,9 @@ def make_app() -> typer.Typer:
     app.command(
         "train",
         help="Train a small network to study: checkpoint, curves, accuracy of each class, confusion.",
-        epilog="\n\n".join(
-            [
-                "Examples:",
-                "neuronscope train --data digits --out runs/digits",
-                "neuronscope train --data mnist:path/to/mnist --epochs 2 --seed 1",
-                "neuronscope train --data cifar10:path/to/cifar --model subnet-cifar10 --out runs/cifar10",
-            ]
-        ),
+        epilog="Examples:\n\nneuronscope train --data digits --out runs/digits\n\n"
+        "neuronscope train --data mnist:path/to/mnist --epochs 2 --seed 1\n\n"
+        "neuronscope train --data cifar10:path/to/cifar --model subnet-cifar10 --out runs/cifar10",
         no_args_is_help=True,
     )(options.with_options(run_train, train_options()))
     return app
@@ -80,7 +75,7 @@ def make_app() -> typer.Typer:
 def train_options() -> tuple[Option, ...]:
     """All options of the command."""
     run = tuple(option for option in options.RUN if option.key not in ("batch_size", "executor"))
-    return (*_DATA, *options.spec_options(TrainSpec), *run, options.QUIET)
+    return (*_DATA, *options.spec_options(TrainSpec, panel="Training"), *run, options.QUIET)
 
 
 def run_train(flags: Mapping[str, Any]) -> None:

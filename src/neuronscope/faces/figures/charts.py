@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from neuronscope.faces.figures.style import CHARACTER, THEMES, Theme, ThemeName, clean, power, short, style
+from neuronscope import Axis, Chart
 from neuronscope.faces.figures.marks import DRAWERS, finite
-from neuronscope.views import Axis, Chart, Series
+from neuronscope.faces.figures.style import CHARACTER, THEMES, Theme, ThemeName, clean, power, short, style
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -35,6 +35,7 @@ def draw_chart(chart: Chart, *, theme: ThemeName = "light") -> Figure:
         theme: ink on white, or light ink on a near-black ground.
 
     Example:
+        >>> from neuronscope import Series
         >>> loss = Chart("loss", "Loss", "line", (Series("train", np.array([2.0, 1.0])),), Axis("epoch"), Axis("loss"))
         >>> draw_chart(loss).axes[0].get_ylabel()
         'loss'
@@ -47,6 +48,7 @@ def describe(chart: Chart) -> str:
     """A chart in one sentence, for readers who cannot see it.
 
     Example:
+        >>> from neuronscope import Series
         >>> loss = Chart("loss", "Loss", "line", (Series("train", np.array([2.0, 1.0])),), Axis("epoch"), Axis("loss"))
         >>> describe(loss)
         'Line chart of loss against epoch; series: train; values from 1 to 2.'
@@ -59,9 +61,9 @@ def describe(chart: Chart) -> str:
     names = [series.name for series in chart.series if series.name]
     if names:
         sentence += f"; series: {', '.join(names[:8])}" + (f" and {len(names) - 8} more" if len(names) > 8 else "")  # noqa: PLR2004 said in the text
-    finite = np.concatenate([finite(np.asarray(series.y)) for series in chart.series] or [np.empty(0)])
-    if finite.size:
-        sentence += f"; values from {finite.min():.4g} to {finite.max():.4g}"
+    values = np.concatenate([finite(np.asarray(series.y)) for series in chart.series] or [np.empty(0)])
+    if values.size:
+        sentence += f"; values from {values.min():.4g} to {values.max():.4g}"
     return clean(sentence + ".")
 
 

@@ -6,12 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-
-from neuronscope.errors import StorageError
-from neuronscope.faces.figures.style import THEMES, fonts_may_lack_glyphs, style
+from neuronscope import Chart, Gallery, Page, StorageError
 from neuronscope.faces.figures.charts import compose_chart
 from neuronscope.faces.figures.galleries import GALLERY_DPI, compose_gallery
-from neuronscope.views import Chart, Gallery, Page
+from neuronscope.faces.figures.style import THEMES, fonts_may_lack_glyphs, style
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import UInt8
 
+from neuronscope import Gallery, Picture, Strip
 from neuronscope.faces.figures.style import COLOURS, THEMES, Theme, ThemeName, clean, short, style
-from neuronscope.views import Gallery, Picture, Strip
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -80,6 +80,8 @@ def compose_gallery(gallery: Gallery, theme: Theme, *, most_rows: int) -> Figure
     figure = Figure((width / GALLERY_DPI, height / GALLERY_DPI), dpi=GALLERY_DPI)
     axes = figure.add_axes((0, 0, 1, 1))
     axes.set_axis_off()
+    # Limits first, and fixed: otherwise every picture makes matplotlib search for them anew.
+    axes.set(xlim=(0, width), ylim=(height, 0), autoscale_on=False)
     axes.text(14, 12, "\n".join(heading), va="top", fontsize=11, fontweight="bold")
     axes.text(14, 14 + 18 * len(heading), note, va="top", fontsize=7.5, alpha=0.8)
     for number, column in enumerate(columns):
@@ -87,7 +89,6 @@ def compose_gallery(gallery: Gallery, theme: Theme, *, most_rows: int) -> Figure
         for i in column:
             _draw_strip(axes, strips[i], grid, gallery.scale, theme, corner=(14 + number * grid.block, y))
             y += heights[i]
-    axes.set(xlim=(0, width), ylim=(height, 0))
     return figure
 
 
@@ -149,13 +150,13 @@ def _draw_strip(axes: Axes, strip: Strip, grid: _Grid, scale: int, theme: Theme,
         )
         frame = {"plain": (theme.ink, 0.25), "good": COLOURS[2], "bad": COLOURS[1]}[picture.tone]
         thick = 0.6 if picture.tone == "plain" else 1.6
-        axes.add_patch(Rectangle((x, y), width, height, fill=False, edgecolor=frame, linewidth=thick))
+        axes.add_artist(Rectangle((x, y), width, height, fill=False, edgecolor=frame, linewidth=thick))
         if picture.box is not None:
             upper, lower, first, last = (edge * scale for edge in picture.box)
             place, across, down = (x + first, y + upper), last - first, lower - upper
             # Two lines, dark under light: one of them is seen on any picture.
-            axes.add_patch(Rectangle(place, across, down, fill=False, edgecolor="#000000", linewidth=2.2))
-            axes.add_patch(Rectangle(place, across, down, fill=False, edgecolor="#ffd23f", linewidth=1.1))
+            axes.add_artist(Rectangle(place, across, down, fill=False, edgecolor="#000000", linewidth=2.2))
+            axes.add_artist(Rectangle(place, across, down, fill=False, edgecolor="#ffd23f", linewidth=1.1))
         caption = "\n".join(textwrap.wrap(_caption(picture), max(6, int((grid.cell - 4) / 5.4)))[: max(grid.lines, 1)])
         axes.text(x, y + grid.picture + 3, caption, va="top", fontsize=6.8, linespacing=1.05)
 

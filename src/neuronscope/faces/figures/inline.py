@@ -6,11 +6,9 @@ import re
 from io import StringIO
 from xml.etree import ElementTree as ET
 
-import numpy as np
-
-from neuronscope.faces.figures.style import INLINE, clean, fonts_may_lack_glyphs, style
+from neuronscope import Chart
 from neuronscope.faces.figures.charts import compose_chart, describe
-from neuronscope.views import Axis, Chart, Series
+from neuronscope.faces.figures.style import INLINE, clean, fonts_may_lack_glyphs, style
 
 
 def chart_svg(chart: Chart, *, prefix: str) -> str:
@@ -25,6 +23,8 @@ def chart_svg(chart: Chart, *, prefix: str) -> str:
         prefix: begins every id in the element; unique on the page.
 
     Example:
+        >>> import numpy as np
+        >>> from neuronscope import Axis, Series
         >>> loss = Chart("loss", "Loss", "line", (Series("train", np.array([2.0, 1.0])),), Axis("epoch"), Axis("loss"))
         >>> chart_svg(loss, prefix="c1")[:29]
         '<svg viewBox="0 0 388.8 244.8'

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 from jaxtyping import Bool, Float
 
+from neuronscope import Chart, Series
 from neuronscope.faces.figures.style import COLOURS, DASHES, HATCHES, MARKERS, MINUS, Theme, clean, pick, power, short
-from neuronscope.views import Chart, Series
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -34,9 +34,9 @@ MOST_ANNOTATED = 1600
 def _draw_lines(axes: Axes, chart: Chart, theme: Theme) -> None:
     del theme
     for i, series in enumerate(chart.series):
-        x, y = _positions(series), numbers(series.y)
+        x, y = _positions(series), _numbers(series.y)
         look = {"color": pick(COLOURS, i), "linestyle": pick(DASHES, i), "marker": pick(MARKERS, i)}
-        axes.plot(x, y, label=name_of(series, i), markevery=1 if len(y) <= FEW_POINTS else 0.06, **look)
+        axes.plot(x, y, label=_name(series, i), markevery=1 if len(y) <= FEW_POINTS else 0.06, **look)
         if _has_interval(series):
             low, high = _interval(series)
             axes.fill_between(x, low, high, color=pick(COLOURS, i), alpha=0.17, linewidth=0)
@@ -50,9 +50,9 @@ def _draw_bars(axes: Axes, chart: Chart, theme: Theme) -> None:
     width = 0.78 * (float(steps.min()) if steps.size else 1.0) / count
     for i, series in enumerate(chart.series):
         x = _positions(series) + (i - (count - 1) / 2) * width
-        y = numbers(series.y)
+        y = _numbers(series.y)
         look = _fill(i)
-        axes.bar(x, y, width=width * (0.94 if count > 1 else 1.0), label=name_of(series, i), **look)
+        axes.bar(x, y, width=width * (0.94 if count > 1 else 1.0), label=_name(series, i), **look)
         top = y
         if _has_interval(series):
             low, high = _interval(series)
@@ -63,8 +63,8 @@ def _draw_bars(axes: Axes, chart: Chart, theme: Theme) -> None:
                 )
             top = np.fmax(y, high)
         _name_points(axes, series, x, top, beside=(0, 4))
-    finite = np.concatenate([finite(np.asarray(series.y)) for series in chart.series] or [np.empty(0)])
-    if finite.size and finite.min() < 0:
+    values = np.concatenate([finite(np.asarray(series.y)) for series in chart.series] or [np.empty(0)])
+    if values.size and values.min() < 0:
         axes.axhline(0, color=theme.ink, linewidth=0.8)
     if len(every):
         axes.set_xlim(every.min() - 0.75 * width * count, every.max() + 0.75 * width * count)
@@ -75,7 +75,7 @@ def _draw_points(axes: Axes, chart: Chart, theme: Theme) -> None:
     total = sum(np.size(series.y) for series in chart.series)
     size = next(area for most, area in POINT_AREAS if total <= most)
     for i, series in enumerate(chart.series):
-        x, y = _positions(series), numbers(series.y)
+        x, y = _positions(series), _numbers(series.y)
         colour = pick(COLOURS, i)
         if _has_interval(series):
             low, high = _interval(series)
@@ -86,7 +86,7 @@ def _draw_points(axes: Axes, chart: Chart, theme: Theme) -> None:
             y,
             s=size,
             alpha=0.8,
-            label=name_of(series, i),
+            label=_name(series, i),
             rasterized=total > MANY_POINTS,
             edgecolors=colour,
             facecolors="none" if i % 2 else colour,
@@ -99,11 +99,11 @@ def _draw_points(axes: Axes, chart: Chart, theme: Theme) -> None:
 def _draw_histogram(axes: Axes, chart: Chart, theme: Theme) -> None:
     del theme
     for i, series in enumerate(chart.series):
-        heights = numbers(series.y)
-        edges = numbers(series.x) if series.x is not None else np.arange(len(heights) + 1.0)
+        heights = _numbers(series.y)
+        edges = _numbers(series.x) if series.x is not None else np.arange(len(heights) + 1.0)
         colour = pick(COLOURS, i)
         axes.stairs(heights, edges, fill=True, color=colour, alpha=0.55 if len(chart.series) == 1 else 0.22)
-        axes.stairs(heights, edges, color=colour, linestyle=pick(DASHES, i), linewidth=1.6, label=name_of(series, i))
+        axes.stairs(heights, edges, color=colour, linestyle=pick(DASHES, i), linewidth=1.6, label=_name(series, i))
 
 
 def _draw_boxes(axes: Axes, chart: Chart, theme: Theme) -> None:
@@ -111,11 +111,11 @@ def _draw_boxes(axes: Axes, chart: Chart, theme: Theme) -> None:
     width = 0.72 / count
     ends: list[float] = []
     for i, series in enumerate(chart.series):
-        places = np.arange(len(series.y), dtype=float) if series.x is None else numbers(series.x)
+        places = np.arange(len(series.y), dtype=float) if series.x is None else _numbers(series.x)
         places = places + (i - (count - 1) / 2) * width
         ends += [float(places.min()), float(places.max())] if len(places) else []
         keys = ("whislo", "q1", "med", "q3", "whishi")
-        rows = [(place, row) for place, row in zip(places, numbers(series.y), strict=True) if np.isfinite(row).all()]
+        rows = [(place, row) for place, row in zip(places, _numbers(series.y), strict=True) if np.isfinite(row).all()]
         boxes = [dict(zip(keys, map(float, row), strict=True)) for _, row in rows]
         look = _fill(i)
         line = {"color": theme.ink, "linewidth": 1.0}
@@ -132,7 +132,7 @@ def _draw_boxes(axes: Axes, chart: Chart, theme: Theme) -> None:
             capprops=line,
         )
         if count > 1:
-            axes.fill_between([], [], [], label=name_of(series, i), alpha=0.6, **look)
+            axes.fill_between([], [], [], label=_name(series, i), alpha=0.6, **look)
     if ends:
         axes.set_xlim(min(ends) - 0.6, max(ends) + 0.6)
 
@@ -142,7 +142,7 @@ def _draw_map(axes: Axes, chart: Chart, theme: Theme) -> None:
     from matplotlib.colors import LogNorm, Normalize
     from matplotlib.patches import Patch, Rectangle
 
-    cells = numbers(chart.series[0].y)
+    cells = _numbers(chart.series[0].y)
     shown = np.isfinite(cells) & (cells > 0) if chart.value.log else np.isfinite(cells)
     low, high = _range(cells[shown], chart)
     norm = LogNorm(low, high) if chart.value.log else Normalize(low, high)
@@ -272,12 +272,12 @@ def _mixed(ink: str) -> tuple[str, float]:
     return (ink, 0.35)
 
 
-def name_of(series: Series, i: int) -> str:
+def _name(series: Series, i: int) -> str:
     return clean(series.name) or f"series {i + 1}"
 
 
 def _positions(series: Series) -> Float[np.ndarray, " n"]:
-    return np.arange(len(series.y), dtype=float) if series.x is None else numbers(series.x)
+    return np.arange(len(series.y), dtype=float) if series.x is None else _numbers(series.x)
 
 
 def _has_interval(series: Series) -> bool:
@@ -288,10 +288,10 @@ def _interval(series: Series) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray
     """Interval ends; a missing one is the value itself."""
     low = series.y if series.low is None else series.low
     high = series.y if series.high is None else series.high
-    return numbers(low), numbers(high)
+    return _numbers(low), _numbers(high)
 
 
-def numbers(values: Any) -> Float[np.ndarray, "..."]:
+def _numbers(values: Any) -> Float[np.ndarray, "..."]:
     """Floats, with infinities as gaps: matplotlib would stretch an axis without end."""
     numbers = np.array(values, dtype=float)
     numbers[np.isinf(numbers)] = np.nan
@@ -299,5 +299,6 @@ def numbers(values: Any) -> Float[np.ndarray, "..."]:
 
 
 def finite(values: np.ndarray) -> Float[np.ndarray, " n"]:
-    numbers = numbers(values).ravel()
+    """The finite ones of the values, in one row."""
+    numbers = _numbers(values).ravel()
     return np.asarray(numbers[np.isfinite(numbers)])

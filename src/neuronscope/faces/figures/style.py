@@ -10,9 +10,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
-
-from neuronscope.views import Series
-
 Item = TypeVar("Item")
 ThemeName = Literal["light", "dark"]
 COLOURS = ("#1b7fc4", "#d55e00", "#009e73", "#b8579a", "#a67c00", "#2a93c4", "#7a7a7a", "#8d6bd1")
@@ -122,6 +119,7 @@ def short(text: str, *, most: int = LONGEST_TICK) -> str:
 
 
 def pick(cycle: Sequence[Item], i: int) -> Item:
+    """The i-th of a cycle that begins again at its end."""
     return cycle[i % len(cycle)]
 
 

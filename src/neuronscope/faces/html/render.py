@@ -28,11 +28,10 @@ import numpy as np
 import pandas as pd
 from jaxtyping import UInt8
 
-from neuronscope.errors import StorageError
+from neuronscope import Chart, Gallery, Page, Picture, Section, Stat, StorageError, Strip, Table, Text
 from neuronscope.faces.figures.inline import chart_svg
 from neuronscope.faces.figures.style import MINUS, UNPRINTABLE
 from neuronscope.faces.tables import with_index
-from neuronscope.views import Chart, Gallery, Page, Picture, Section, Stat, Strip, Table, Text
 
 if TYPE_CHECKING:
     from jinja2 import Environment

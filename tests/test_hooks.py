@@ -1,0 +1,301 @@
+"""Looking at a network and changing it, with nothing left behind."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from neuronscope.data.dataset import Batch
+from neuronscope.edits import drop, keep, replace, scale, stop_gradient
+from neuronscope.errors import InputError, UnknownName
+from neuronscope.hooks import edited, intercepted, observed, placed, tapped
+from neuronscope.models.sources import subject_from
+from neuronscope.preprocessing import Preprocess
+from neuronscope.run import Run
+from neuronscope.steps import GradientTimesActivation
+from neuronscope.units import LayerInfo, UnitSet
+
+UNITS = 4
+
+
+class Small(nn.Module):
+    """Convolution, in-place ReLU used twice, channels-last normalisation, residual sum, classifier."""
+
+    def __init__(self):
+        """Random weights, the same each time."""
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv1 = nn.Conv2d(1, UNITS, 3, padding=1)
+        self.conv2 = nn.Conv2d(UNITS, UNITS, 3, padding=1)
+        self.relu = nn.ReLU(inplace=True)
+        self.norm = nn.LayerNorm(UNITS)
+        self.bn = nn.BatchNorm2d(UNITS)
+        self.fc = nn.Linear(UNITS, 3)
+        self.unused = nn.Linear(2, 2)
+
+    def forward(self, x):
+        """Logits."""
+        x = self.relu(self.conv1(x))
+        y = self.relu(self.conv2(x))
+        y = y + x
+        y = self.norm(y.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+        return self.fc(self.bn(y).mean((2, 3)))
+
+
+@pytest.fixture(scope="module")
+def subject():
+    """A subject with every trap of hooks in it."""
+    return subject_from(Small(), name="small", input_shape=(1, 6, 6), preprocess=Preprocess(channels=1))
+
+
+@pytest.fixture(scope="module")
+def images():
+    """Five made-up images."""
+    return torch.randn(5, 1, 6, 6, generator=torch.Generator().manual_seed(1))
+
+
+def hooks_of(module):
+    """Number of hooks of every kind in the whole network."""
+    kinds = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+    return sum(len(getattr(part, kind)) for part in module.modules() for kind in kinds)
+
+
+def manually(module, x, change):
+    """The forward pass written out, with a function applied at each layer by name: the slow twin of all hooks."""
+    x = change("conv1", module.conv1(x))
+    x = change("relu", x.relu())
+    y = change("conv2", module.conv2(x))
+    y = change("relu#1", y.relu())
+    y = y + x
+    y = change("norm", module.norm(y.permute(0, 2, 3, 1))).permute(0, 3, 1, 2)
+    y = change("bn", module.bn(y))
+    return change("fc", module.fc(y.mean((2, 3))))
+
+
+LAYERS = ("conv1", "relu", "conv2", "relu#1", "norm", "bn", "fc")
+
+
+def units_axis(name):
+    """Where the units of a layer are."""
+    return -1 if name == "norm" else 1
+
+
+def test_layers_are_told_apart_by_call(subject):
+    """The second call of the ReLU is a layer of its own; the normalisation is channels-last."""
+    assert tuple(layer.name for layer in subject.layers) == LAYERS
+    assert subject.layer("norm").channel_axis == -1
+
+
+def test_observed_is_what_the_layer_gave(subject, images):
+    """Every layer is seen as it was, before the in-place ReLU after it, with units on axis 1."""
+    expected, found = {}, {}
+
+    def note(name, value):
+        expected[name] = value.clone().movedim(units_axis(name), 1)
+        return value
+
+    def visiting(name):
+        return lambda maps: found.update({name: maps.clone()})
+
+    with torch.inference_mode():
+        logits = manually(subject.module, images, note)
+        with observed(subject.module, {layer: visiting(layer.name) for layer in subject.layers}):
+            assert torch.equal(subject.module(images), logits)
+            assert torch.equal(subject.module(images), logits)  # a second pass counts calls from the start
+    assert found.keys() == expected.keys() == set(LAYERS)
+    for name in LAYERS:
+        assert torch.equal(found[name], expected[name]), name
+    assert (found["conv1"] < 0).any()
+
+
+def test_tapped_is_safe_from_in_place_operations(subject, images):
+    """What was kept of a convolution still has its negative values, and gradients reach every layer."""
+    with tapped(subject.module, subject.layers) as kept:
+        logits = subject.module(images)
+        gradients = torch.autograd.grad(logits.sum(), [kept[name] for name in LAYERS])
+    assert torch.equal(logits.detach(), subject.module(images))
+    assert (kept["conv1"] < 0).any()
+    assert (kept["conv2"] < 0).any()
+    assert not (kept["relu#1"] < 0).any()
+    assert all(gradient.shape == kept[name].shape for name, gradient in zip(LAYERS, gradients, strict=True))
+    assert gradients[LAYERS.index("fc")].eq(1).all()
+
+
+MEMBERS = st.frozensets(st.integers(0, UNITS - 1))
+ACTIONS = {
+    "drop": (drop, lambda value, mask: torch.where(mask, torch.zeros_like(value), value)),
+    "keep": (keep, lambda value, mask: torch.where(mask, value, torch.zeros_like(value))),
+    "scale": (lambda units: scale(units, 2.5), lambda value, mask: torch.where(mask, value * 2.5, value)),
+    "replace": (lambda units: replace(units, -1.5), lambda value, mask: torch.where(mask, value * 0 - 1.5, value)),
+}
+
+
+@settings(max_examples=60)
+@given(st.sampled_from(LAYERS[:-1]), MEMBERS, st.sampled_from(sorted(ACTIONS)))
+def test_an_edit_is_applied_where_it_says(subject, images, name, members, action):
+    """Each action at each layer gives the logits of the forward pass with the change written into it."""
+    units = UnitSet(name, UNITS, tuple(members))
+    make, twin = ACTIONS[action]
+    shape = [1] * (2 if name == "fc" else 4)
+    shape[units_axis(name)] = UNITS
+    mask = torch.from_numpy(units.mask()).view(shape)
+
+    def change(here, value):
+        return twin(value, mask) if here == name else value
+
+    with torch.inference_mode():
+        expected = manually(subject.module, images, change)
+        with edited(subject, [make(units)]):
+            found = subject.module(images)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
+
+
+@given(st.sampled_from(LAYERS[:-1]), MEMBERS)
+def test_keeping_is_dropping_the_others(subject, images, name, members):
+    """keep(A) and drop(~A) give the same bits."""
+    units = UnitSet(name, UNITS, tuple(members))
+    with torch.inference_mode():
+        with edited(subject, [keep(units)]):
+            kept = subject.module(images)
+        with edited(subject, [drop(~units)]):
+            dropped = subject.module(images)
+    assert torch.equal(kept, dropped)
+
+
+@given(st.sampled_from(LAYERS[:-1]), MEMBERS)
+def test_stop_gradient_leaves_the_forward_pass_and_blocks_the_gradient(subject, images, name, members):
+    """The logits keep every bit; units in the set have gradient 0 and all others the gradient they had."""
+    layer, units = subject.layer(name), UnitSet(name, UNITS, tuple(members))
+
+    def run(edits):
+        with tapped(subject.module, [layer]) as kept, edited(subject, edits):
+            logits = subject.module(images)
+            (gradient,) = torch.autograd.grad(logits.square().sum(), [kept[name]])
+        return logits.detach(), gradient.movedim(units_axis(name), 1)
+
+    plain, full = run([])
+    blocked, cut = run([stop_gradient(units)])
+    assert torch.equal(plain, blocked)
+    mask = torch.from_numpy(units.mask())
+    assert cut[:, mask].eq(0).all()
+    assert torch.equal(cut[:, ~mask], full[:, ~mask])
+
+
+def test_one_value_for_each_unit_in_ascending_order(subject, images):
+    """A tuple of values goes to the units in the order of their numbers, on a channels-last layer too."""
+    for name in ("conv1", "norm"):
+        units, seen = UnitSet(name, UNITS, (3, 1)), []
+        with edited(subject, [replace(units, (10.0, 30.0))]), torch.inference_mode():
+            with observed(subject.module, {subject.layer(name): lambda maps, seen=seen: seen.append(maps.clone())}):
+                subject.module(images)
+        assert seen[0][:, 1].eq(10).all()
+        assert seen[0][:, 3].eq(30).all()
+
+
+def test_edits_are_applied_in_the_order_given(subject, images):
+    """Replaced and then scaled is not scaled and then replaced."""
+    units = UnitSet("conv1", UNITS, (0,))
+
+    def value(edits):
+        seen = []
+        with edited(subject, edits), observed(subject.module, {subject.layer("conv1"): seen.append}):
+            subject.module(images)
+        return float(seen[0].clamp_min(0)[0, 0, 0, 0])
+
+    assert value([replace(units, 2.0), scale(units, 3.0)]) == 6.0
+    assert value([scale(units, 3.0), replace(units, 2.0)]) == 2.0
+
+
+class Interrupted(Exception):  # noqa: N818 it is no error of the package
+    """Raised inside a hook."""
+
+
+@pytest.mark.parametrize("manager", ["observed", "tapped", "edited", "inside", "placed"])
+def test_nothing_survives_an_exception(subject, images, manager):
+    """After an exception in the body, in the forward pass or in a visitor: no hook is left, the logits are as before."""
+    module, layer = subject.module, subject.layer("relu#1")
+    before, hooks = module(images), hooks_of(module)
+
+    def explode(_maps):
+        raise Interrupted
+
+    managers = {
+        "observed": observed(module, {layer: lambda _maps: None}),
+        "tapped": tapped(module, subject.layers),
+        "edited": edited(subject, [drop(UnitSet("conv1", UNITS, (0, 1)))]),
+        "inside": observed(module, {layer: explode}),
+        "placed": placed(module, Run(device="cpu", dtype="float64")),
+    }
+
+    def run():
+        with managers[manager]:
+            module(images.double() if manager == "placed" else images)
+            raise Interrupted
+
+    with pytest.raises(Interrupted):
+        run()
+    assert hooks_of(module) == hooks == 0
+    assert torch.equal(module(images), before)
+
+
+@pytest.mark.parametrize("wrong", ["module", "size", "name", "tuple"])
+def test_wrong_layers_are_refused_and_leave_nothing(subject, images, wrong):
+    """A layer that is not there, an edit made for another layer's size, a module that returns several tensors."""
+    module = subject.module
+    first = subject.layer("conv1")
+    absent = LayerInfo("conv9", "conv", (UNITS, 6, 6), UNITS)
+    lstm = nn.Sequential(nn.LSTM(2, 2))
+    several = LayerInfo("0", "other", (2,), 2)
+    cases = {
+        "module": (lambda: intercepted(module, {first: lambda _: None, absent: lambda _: None}), InputError, "conv9"),
+        "size": (lambda: edited(subject, [drop(UnitSet("conv1", 7, (0,)))]), InputError, "7 units"),
+        "name": (lambda: edited(subject, [drop(UnitSet("conv7", UNITS, (0,)))]), UnknownName, "conv7"),
+        "tuple": (lambda: intercepted(lstm, {several: lambda _: None}), InputError, "returns a tuple"),
+    }
+    make, kind, message = cases[wrong]
+
+    def run():
+        with make():
+            lstm(torch.zeros(1, 2, 2))
+
+    with pytest.raises(kind, match=message):
+        run()
+    assert hooks_of(module) == hooks_of(lstm) == 0
+
+
+@pytest.mark.parametrize("home", [torch.float32, torch.float64])
+@pytest.mark.parametrize("away", ["float32", "float64"])
+def test_a_network_comes_home_bit_by_bit(home, away):
+    """Whatever number format a run uses, the network's own tensors are back afterwards: the same objects, even."""
+    module = Small().to(home).eval()
+    before = {name: (tensor.data_ptr(), tensor.clone()) for name, tensor in module.state_dict().items()}
+    with placed(module, Run(device="cpu", dtype=away)) as here:
+        assert here(torch.zeros(1, 1, 6, 6, dtype=getattr(torch, away))).dtype == getattr(torch, away)
+    for name, tensor in module.state_dict().items():
+        assert tensor.data_ptr() == before[name][0]
+        assert tensor.dtype == before[name][1].dtype
+        assert torch.equal(tensor, before[name][1])
+
+
+def test_values_keep_their_precision_in_a_float64_run(images):
+    """A mean put in place of a unit is not rounded to float32 on its way."""
+    subject = subject_from(Small(), name="small", input_shape=(1, 6, 6), preprocess=Preprocess(channels=1))
+    seen, third = [], 1 / 3
+    with placed(subject.module, Run(device="cpu", dtype="float64")) as module:
+        with edited(subject, [replace(UnitSet("bn", UNITS, (0,)), third)]):
+            with observed(module, {subject.layer("bn"): lambda maps: seen.append(maps.clone())}):
+                module(images.double())
+    assert seen[0][0, 0, 0, 0].item() == third
+
+
+def test_observing_inside_editing_sees_the_edit(subject, images):
+    """What is observed under edits is the edited network."""
+    step = GradientTimesActivation((subject.layer("conv2"),))
+    batch = Batch(index=torch.arange(5), image=images, label=torch.zeros(5, dtype=torch.int64))
+    with edited(subject, [drop(UnitSet("relu#1", UNITS, (2,)))]):
+        found = step(subject.module, batch)["attribution"]
+    assert found[:, 2].eq(0).all()
+    assert found[:, [0, 1, 3]].ne(0).any()
