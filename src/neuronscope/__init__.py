@@ -70,7 +70,7 @@ if TYPE_CHECKING:
     from neuronscope.steps import Observe, Predict
     from neuronscope.studies.layers import LayersSpec, run_layers
     from neuronscope.studies.study import Study
-    from neuronscope.studies.table import STUDIES
+    from neuronscope.studies import STUDIES
     from neuronscope.sweep import Plan, PlannedSweep, rounds, sweep
     from neuronscope.training import Trained, TrainSpec, train
     from neuronscope.units import LayerInfo, ReceptiveField, UnitSet
@@ -200,7 +200,7 @@ def open(path: str | Path) -> Result:  # noqa: A001 `neuronscope.open(path)` is 
     from dataclasses import replace
 
     from neuronscope.result import open_result
-    from neuronscope.studies.table import STUDIES
+    from neuronscope.studies import STUDIES
 
     result = open_result(path)
     study = STUDIES.get(result.provenance.study)

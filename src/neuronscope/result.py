@@ -18,7 +18,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -275,13 +275,12 @@ _COORDINATES = frozenset({"layer", "index"})
 
 
 def _provenance(recorded: dict[str, Any]) -> Provenance:
-    provenance = Provenance(**recorded)
-    return replace(
-        provenance,
-        legacy=tuple(provenance.legacy),
-        skipped=tuple((int(row), str(cause)) for row, cause in provenance.skipped),
-        nonfinite={layer: tuple(units) for layer, units in provenance.nonfinite.items()},
-    )
+    exact = {
+        "legacy": tuple(recorded["legacy"]),
+        "skipped": tuple((int(row), str(cause)) for row, cause in recorded["skipped"]),
+        "nonfinite": {layer: tuple(units) for layer, units in recorded["nonfinite"].items()},
+    }
+    return Provenance(**{**recorded, **exact})
 
 
 def _plain(tree: xr.DataTree) -> xr.DataTree:

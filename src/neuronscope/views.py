@@ -129,7 +129,7 @@ class Picture:
         image: grey (h, w) or colour (h, w, 3), 0 to 255.
         caption: short text below, for example the class and the activation.
         box: a frame to draw, as (top, bottom, left, right) in pixels, ends excluded.
-        link: the anchor of another block.
+        tone: green or red frame for right and wrong.
     """
 
     image: UInt8[np.ndarray, "h w"] | UInt8[np.ndarray, "h w 3"]

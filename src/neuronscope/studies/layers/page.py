@@ -231,7 +231,7 @@ def _maps(view: _View) -> Iterator[Block]:
         rows = []
         for layer in layers:
             maps = tree[f"maps/{layer}"]["feature_map"].to_numpy()[place]
-            top = maps.max() if maps.size else 0.0
+            top = float(maps.max()) if maps.size else 0.0
             low = min(float(maps.min()), 0.0) if maps.size else 0.0
             rows.append(
                 Strip(layer, [Picture(stretch(enlarge(one), low=low, high=top), str(i)) for i, one in enumerate(maps)])
@@ -541,11 +541,10 @@ def _importance(view: _View) -> Iterator[Block]:
     for state in ("dead", "near_dead"):
         found = np.flatnonzero(view.get(state) == 1)
         if len(found):
-            names = [
-                str(UnitSet(layer, 10**9, tuple(view.index_of[found[view.layer_of[found] == layer]])))
-                for layer in view.layer_names
-                if (view.layer_of[found] == layer).any()
-            ]
+            names = []
+            for layer in dict.fromkeys(view.layer_of[found]):
+                own = view.index_of[found[view.layer_of[found] == layer]]
+                names.append(str(UnitSet(str(layer), int(own.max()) + 1, tuple(own.tolist()))))
             yield Text(f"{state.replace('_', '-').capitalize()} units: {'; '.join(names)}.", tone="note")
 
 
