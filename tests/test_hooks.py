@@ -188,9 +188,9 @@ def test_one_value_for_each_unit_in_ascending_order(subject, images):
     """A tuple of values goes to the units in the order of their numbers, on a channels-last layer too."""
     for name in ("conv1", "norm"):
         units, seen = UnitSet(name, UNITS, (3, 1)), []
-        with edited(subject, [replace(units, (10.0, 30.0))]), torch.inference_mode():
-            with observed(subject.module, {subject.layer(name): lambda maps, seen=seen: seen.append(maps.clone())}):
-                subject.module(images)
+        visits = {subject.layer(name): lambda maps, seen=seen: seen.append(maps.clone())}
+        with edited(subject, [replace(units, (10.0, 30.0))]), observed(subject.module, visits):
+            subject.module(images)
         assert seen[0][:, 1].eq(10).all()
         assert seen[0][:, 3].eq(30).all()
 
@@ -209,13 +209,13 @@ def test_edits_are_applied_in_the_order_given(subject, images):
     assert value([scale(units, 3.0), replace(units, 2.0)]) == 2.0
 
 
-class Interrupted(Exception):  # noqa: N818 it is no error of the package
+class Interrupted(Exception):
     """Raised inside a hook."""
 
 
 @pytest.mark.parametrize("manager", ["observed", "tapped", "edited", "inside", "placed"])
 def test_nothing_survives_an_exception(subject, images, manager):
-    """After an exception in the body, in the forward pass or in a visitor: no hook is left, the logits are as before."""
+    """After an exception in the body or in a visitor: no hook is left and the logits are as before."""
     module, layer = subject.module, subject.layer("relu#1")
     before, hooks = module(images), hooks_of(module)
 
@@ -242,7 +242,7 @@ def test_nothing_survives_an_exception(subject, images, manager):
 
 
 @pytest.mark.parametrize("wrong", ["module", "size", "name", "tuple"])
-def test_wrong_layers_are_refused_and_leave_nothing(subject, images, wrong):
+def test_wrong_layers_are_refused_and_leave_nothing(subject, wrong):
     """A layer that is not there, an edit made for another layer's size, a module that returns several tensors."""
     module = subject.module
     first = subject.layer("conv1")
@@ -284,10 +284,11 @@ def test_values_keep_their_precision_in_a_float64_run(images):
     """A mean put in place of a unit is not rounded to float32 on its way."""
     subject = subject_from(Small(), name="small", input_shape=(1, 6, 6), preprocess=Preprocess(channels=1))
     seen, third = [], 1 / 3
-    with placed(subject.module, Run(device="cpu", dtype="float64")) as module:
-        with edited(subject, [replace(UnitSet("bn", UNITS, (0,)), third)]):
-            with observed(module, {subject.layer("bn"): lambda maps: seen.append(maps.clone())}):
-                module(images.double())
+    visits = {subject.layer("bn"): lambda maps: seen.append(maps.clone())}
+    change = replace(UnitSet("bn", UNITS, (0,)), third)
+    run = Run(device="cpu", dtype="float64")
+    with placed(subject.module, run) as module, edited(subject, [change]), observed(module, visits):
+        module(images.double())
     assert seen[0][0, 0, 0, 0].item() == third
 
 

@@ -44,7 +44,7 @@ def test_drawing_from_one_stream_leaves_the_others():
     assert numbers(run, ("b",)) == expected
 
 
-class Interrupted(Exception):  # noqa: N818 it is no error of the package
+class Interrupted(Exception):
     """Raised inside a scope."""
 
 
@@ -58,7 +58,7 @@ def test_a_scope_restores_what_it_changed(fails):
             assert torch.get_num_threads() == before[0] + 1
             assert cudnn.deterministic
             if fails:
-                raise Interrupted
+                raise Interrupted  # noqa: TRY301 raised here on purpose
     except Interrupted:
         pass
     assert (torch.get_num_threads(), cudnn.deterministic, cudnn.benchmark) == before

@@ -155,7 +155,9 @@ def test_attribution_equals_captum(subject, batch, name):
     seen = GradientTimesActivation((subject.layer(name),))(subject.module, batch)["attribution"][labelled]
     method = captum.LayerGradientXActivation(twin, getattr(twin, name))
     expected = method.attribute(batch.image[labelled], target=batch.label[labelled]).detach()
-    torch.testing.assert_close(seen, expected.flatten(2).sum(2) if expected.ndim > 2 else expected, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(
+        seen, expected.flatten(2).sum(2) if expected.ndim > 2 else expected, rtol=1e-5, atol=1e-6
+    )
 
 
 def test_several_layers_at_once_are_the_layers_one_by_one(subject, batch):

@@ -68,9 +68,9 @@ if TYPE_CHECKING:
     from neuronscope.result import Provenance, Result
     from neuronscope.run import Progress, Run
     from neuronscope.steps import Observe, Predict
+    from neuronscope.studies import STUDIES
     from neuronscope.studies.layers import LayersSpec, run_layers
     from neuronscope.studies.study import Study
-    from neuronscope.studies import STUDIES
     from neuronscope.sweep import Plan, PlannedSweep, rounds, sweep
     from neuronscope.training import Trained, TrainSpec, train
     from neuronscope.units import LayerInfo, ReceptiveField, UnitSet
@@ -179,7 +179,7 @@ _HOMES = {
     "steps": "Observe Predict",
     "studies.layers": "LayersSpec run_layers",
     "studies.study": "Study",
-    "studies.table": "STUDIES",
+    "studies": "STUDIES",
     "sweep": "Plan PlannedSweep rounds sweep",
     "training": "TrainSpec Trained train",
     "units": "LayerInfo ReceptiveField UnitSet",

@@ -116,9 +116,8 @@ class Result:
         chosen = [name for name, values in table.data_vars.items() if set(values.dims) == set(wanted)]
         if not chosen and wanted != ("unit",):
             there = sorted({" x ".join(map(str, values.dims)) for values in table.data_vars.values()})
-            message = (
-                f"no quantity of {self.provenance.study} has the axes {' x '.join(wanted)}. There are: {', '.join(there)}"
-            )
+            axes_wanted, study = " x ".join(wanted), self.provenance.study
+            message = f"no quantity of {study} has the axes {axes_wanted}. There are: {', '.join(there)}"
             raise InputError(message)
         if not chosen:
             return table[["layer", "index"]].to_dataframe().reset_index(drop=True)[["layer", "index"]]

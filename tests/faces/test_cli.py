@@ -26,11 +26,29 @@ from typer.testing import CliRunner
 import neuronscope as ns
 from neuronscope.faces.cli import app as root
 from neuronscope.faces.cli import console, options, recipes
+from neuronscope.faces.cli.demo import run_demo
 from neuronscope.faces.cli.run import make_command, study_options
 from neuronscope.faces.outputs import write_outputs
 
 # The cheapest study there is: one small layer, few images, few draws.
-SMALL = "--layers fc_layers.4 --draws 19 --splits 1 --top-k 1 --examples 0 --wrong 0 --channels 1 --gallery 1".split()
+SMALL = [
+    "--layers",
+    "fc_layers.4",
+    "--draws",
+    "19",
+    "--splits",
+    "1",
+    "--top-k",
+    "1",
+    "--examples",
+    "0",
+    "--wrong",
+    "0",
+    "--channels",
+    "1",
+    "--gallery",
+    "1",
+]
 DIGITS = ["-m", "builtin:viewer-cnn", "-w", "random", "-d", "digits", "--limit", "20"]
 
 NETWORK = """
@@ -39,7 +57,8 @@ from torch import nn
 
 def small(num_classes=2):
     torch.manual_seed(0)
-    module = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, num_classes))
+    features = nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()
+    module = nn.Sequential(*features, nn.Linear(4, num_classes))
     module.input_shape = (3, 16, 16)
     return module
 
@@ -110,7 +129,24 @@ def network(tmp_path) -> Path:
 
 def on_images(network: Path, images: Path, *, factory: str = "small") -> list[object]:
     """The options of a cheap study of these images."""
-    cheap = "--layers conv --draws 19 --splits 1 --top-k 1 --examples 0 --wrong 0 --channels 1 --gallery 1".split()
+    cheap = [
+        "--layers",
+        "conv",
+        "--draws",
+        "19",
+        "--splits",
+        "1",
+        "--top-k",
+        "1",
+        "--examples",
+        "0",
+        "--wrong",
+        "0",
+        "--channels",
+        "1",
+        "--gallery",
+        "1",
+    ]
     return ["run", "layers", "-m", f"python:{network}:{factory}", "-w", "own", "-d", f"folder:{images}", *cheap]
 
 
@@ -119,7 +155,7 @@ def test_run_writes_everything(finished):
     out, answer = finished
     assert answer.code == 0, answer.err
     assert Path(answer.last) == (out / "report.html").resolve()
-    assert (out / "report.html").read_text(encoding="utf-8").startswith("<!doctype html>")
+    assert (out / "report.html").read_text(encoding="utf-8").startswith("<!DOCTYPE html>")
     for folder, pattern in (("tables", "*.csv"), ("figures", "*.png"), ("figures", "*.svg"), ("original", "*.csv")):
         assert list((out / folder).glob(pattern)), (folder, pattern)
     assert ns.open(out).provenance.circumstances["seed"] == 7
@@ -164,7 +200,8 @@ def test_earlier_drawings_go(finished, tmp_path):
     """A second run into the same folder leaves no table or figure of the first, and touches nothing else."""
     out, _ = finished
     result = ns.open(out)
-    write_outputs(result, tmp_path)
+    result.save(tmp_path / "result.zarr")
+    (tmp_path / "tables").mkdir()
     (tmp_path / "tables" / "of-an-earlier-run.csv").touch()
     (tmp_path / "notes.txt").touch()
     write_outputs(result, tmp_path)
@@ -312,7 +349,7 @@ def test_errors_become_messages(capsys, error, code, words):
 def test_faults_stay_loud():
     """A fault of the program keeps its traceback, and `--debug` keeps them all."""
     with pytest.raises(RuntimeError, match="a fault"), console.answering(debug=False):
-        raise RuntimeError("a fault")  # noqa: EM101 the text is what is looked for
+        raise RuntimeError("a fault")  # noqa: EM101, TRY003 the text is what is looked for
     with pytest.raises(ns.InputError), console.answering(debug=True):
         raise ns.InputError("seen")  # noqa: EM101 as above
     with pytest.raises(ns.UnknownName):
@@ -329,7 +366,8 @@ def test_train(tmp_path):
     assert "epoch 1: loss" in answer.err
     assert Path(answer.last) == (out / "report.html").resolve()
     assert (out / "history.csv").read_text(encoding="utf-8").startswith("iteration,")
-    assert Image.open(out / "curves.png").width > Image.open(out / "figures" / "training_loss.png").width
+    with Image.open(out / "curves.png") as both, Image.open(out / "figures" / "training_loss.png") as one:
+        assert both.width > one.width
     listed = call("list", "layers", f"file:{out / 'model.pt'}", "--layers", "conv", "--format", "json")
     assert [row["units"] for row in json.loads(listed.out)] == [4, 8]
 
@@ -341,7 +379,20 @@ def test_train_needs_images_to_test_on(images):
     refused(call("train", "-d", "digits", "--epochs", 0), "--epochs")
 
 
-def test_list(tmp_path):
+def test_demo(tmp_path, capsys):
+    """The demo leaves an index that leads to a report for the training and for each study, and says how to go on."""
+    run_demo(tmp_path, seed=0, quiet=True, spec=ns.TrainSpec(channels=(2,), epochs=1))
+    index = (tmp_path / "index.html").read_text(encoding="utf-8")
+    for chapter in ("training", *ns.STUDIES):
+        assert f'href="{chapter}/report.html"' in index
+        assert (tmp_path / chapter / "report.html").exists()
+    said = capsys.readouterr().out
+    assert said.strip().splitlines()[-1] == str((tmp_path / "index.html").resolve())
+    for words in ("Test accuracy", "units that tell classes apart", "dead units", "--model torchvision:resnet18"):
+        assert words in said
+
+
+def test_list():
     """Lists are tables for people and JSON or CSV for programs."""
     layers = call("list", "layers", "builtin:viewer-cnn", "--layers", "conv")
     assert "conv_layers.0" in layers.out
@@ -395,7 +446,7 @@ def commands(command: Any, name: str) -> Iterator[tuple[str, Any]]:
 
 
 def test_everything_is_documented():
-    """Every command has a help text, every command that does something has examples, every option says what it means."""
+    """Every command has a help text and examples, every option says what it means."""
     found = dict(commands(get_command(root.app), "neuronscope"))
     assert {"neuronscope run layers", "neuronscope train", "neuronscope list layers"} <= set(found)
     for name, command in found.items():

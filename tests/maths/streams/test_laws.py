@@ -53,7 +53,9 @@ def streams(draw):
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     cells = []
     for _ in range(units):
-        steps = draw(st.sampled_from([rng.integers(-3, 4, n), rng.standard_normal(n), np.maximum(rng.normal(size=n), 0)]))
+        steps = draw(
+            st.sampled_from([rng.integers(-3, 4, n), rng.standard_normal(n), np.maximum(rng.normal(size=n), 0)])
+        )
         cells.append(draw(st.sampled_from([0.0, 1e3, -1e3, 1e6])) + draw(st.sampled_from([1.0, 1e-2, 100.0])) * steps)
     values = torch.from_numpy(np.stack(cells, 1).astype(np.float32))
     broken = draw(st.sampled_from([None, None, None, torch.nan, torch.inf, -torch.inf]))

@@ -13,9 +13,7 @@ from hypothesis.extra.numpy import arrays
 
 from neuronscope.maths.streams import ClassMoments, MapMoments, Moments
 
-TABLES = arrays(
-    np.float32, st.tuples(st.integers(2, 20), st.integers(1, 3)), elements=st.floats(-100, 100, width=32)
-)
+TABLES = arrays(np.float32, st.tuples(st.integers(2, 20), st.integers(1, 3)), elements=st.floats(-100, 100, width=32))
 
 
 def seen(values, labels=None):

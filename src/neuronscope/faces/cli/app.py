@@ -60,10 +60,11 @@ app = typer.Typer(
 )
 
 
-def _say_version(wanted: bool) -> None:  # noqa: FBT001 Typer calls it with the flag
+def _say_version(wanted: bool) -> bool:  # noqa: FBT001 Typer calls it with the flag
     if wanted:
         console.say(f"neuronscope {__version__}")
         raise typer.Exit
+    return wanted
 
 
 @app.callback()

@@ -15,6 +15,8 @@ from typing import NoReturn, Protocol, runtime_checkable
 import typer
 from rich.console import Console
 from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import Progress as RichProgress
 from rich.table import Table as RichTable
 
 from neuronscope import NeuronscopeError
@@ -173,24 +175,11 @@ class Bar:
 
     def __init__(self) -> None:
         """Nothing has begun."""
-        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-        from rich.progress import Progress as RichProgress
-
-        self._make = lambda: RichProgress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("images"),
-            TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
-            console=err(),
-        )
-        self._bar = self._make()
+        self._bar = _bar()
 
     def start(self, name: str, total: int) -> None:
         """Show the bar."""
-        self._bar = self._make()
+        self._bar = _bar()
         self._bar.add_task(escape(name), total=total)
         self._bar.start()
 
@@ -206,6 +195,19 @@ class Bar:
     def tell(self, text: str) -> None:
         """Say it above the bar."""
         self._bar.console.print(text, markup=False, soft_wrap=True)
+
+
+def _bar() -> RichProgress:
+    return RichProgress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("images"),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        console=err(),
+    )
 
 
 def progress(*, quiet: bool) -> Progress:

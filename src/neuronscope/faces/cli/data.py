@@ -62,7 +62,7 @@ def show(
     console.say(
         f"classes      {len(data.classes):,}" if data.classes else "classes      none: the images have no labels"
     )
-    counts = class_counts(data) if data.classes else []
+    counts: list[int] = class_counts(data).tolist() if data.classes else []
     present = [
         (str(row), name, f"{count:,}")
         for row, (name, count) in enumerate(zip(data.classes, counts, strict=True))

@@ -13,6 +13,8 @@ from neuronscope.views import Axis, Block, Chart, Gallery, Page, Picture, Sectio
 
 _MANY_CLASSES = 30  # more would make labels unreadable
 _BAR_LAYERS = 8  # layers with a chart of their own; deeper networks get one chart for all
+_SMALL = 40  # pixels: images up to this side are magnified
+_WIDE = 112  # pixels: larger images are thinned to about this side beside their maps
 _MAP_EXAMPLES = 3  # examples whose single maps are shown, channel by channel
 
 
@@ -148,7 +150,7 @@ def _layers(view: _View) -> Iterator[Block]:
     if len(view.layer_names) <= _BAR_LAYERS:
         order, captions = list(range(len(classes))), note
         if "appearance-order" in view.spec["legacy"]:
-            order, captions = appearance_order(view, classes), "Deviation `appearance-order`: the labels are wrong."
+            order, captions = appearance_order(view, classes), "Deviation appearance-order: the labels are wrong."
         for place, layer in enumerate(view.layer_names):
             bars = Series(layer, response[place][order], low=low[place][order], high=high[place][order])
             yield Chart(
@@ -213,10 +215,15 @@ def _maps(view: _View) -> Iterator[Block]:
     yield Section("Feature maps", "How chosen inputs look on their way through the network.")
     strips = []
     for place in np.flatnonzero(~wrong):
-        pictures = [Picture(picture(frames[place]), "input")]
+        pictures = [Picture(beside_maps(frames[place]), "input")]
         for layer in layers:
             mean_map = tree[f"maps/{layer}"]["mean_map"].to_numpy()[place]
-            pictures.append(Picture(stretch(enlarge(mean_map)), f"{layer} {'x'.join(map(str, mean_map.shape))}"))
+            pictures.append(
+                Picture(
+                    stretch(enlarge(mean_map, side=min(frames.shape[1], _WIDE))),
+                    f"{layer} {'x'.join(map(str, mean_map.shape))}",
+                )
+            )
         strips.append(Strip(view.class_name(int(labels[place])), pictures))
     yield Gallery(
         "feature-maps-mean",
@@ -234,13 +241,19 @@ def _maps(view: _View) -> Iterator[Block]:
             top = float(maps.max()) if maps.size else 0.0
             low = min(float(maps.min()), 0.0) if maps.size else 0.0
             rows.append(
-                Strip(layer, [Picture(stretch(enlarge(one), low=low, high=top), str(i)) for i, one in enumerate(maps)])
+                Strip(
+                    layer,
+                    [
+                        Picture(stretch(enlarge(one, side=min(frames.shape[1], _WIDE // 2)), low=low, high=top), str(i))
+                        for i, one in enumerate(maps)
+                    ],
+                )
             )
         yield Gallery(
             f"feature-maps-{place}",
             f"Single maps for {name} (image {int(view.examples['row'].to_numpy()[place])})",
             rows,
-            scale=1,
+            scale=2 if frames.shape[1] <= _SMALL else 1,
             key="brightness is comparable within a layer: black 0 (or the lowest value), white the layer's largest",
             text=f"The first {maps.shape[0] if layers else 0} units of each layer.",
         )
@@ -257,16 +270,17 @@ def _decisions(view: _View) -> Iterator[Block]:
     probability = view.examples["probability"].to_numpy()
     best = probability.argmax(axis=1)
     strips = []
-    for place in np.argsort(_wrong_examples(view), kind="stable"):
-        right = labels[place] == best[place] or labels[place] < 0
-        pictures = [Picture(picture(frames[place]), "input")]
+    wrong = (labels != best) & (labels >= 0)
+    for place in np.argsort(wrong, kind="stable"):
+        right = not wrong[place]
+        pictures = [Picture(beside_maps(frames[place]), "input", tone="good" if right else "bad")]
         for layer in chosen:
             mean_map = tree[f"maps/{layer}"]["mean_map"].to_numpy()[place]
-            pictures.append(Picture(stretch(enlarge(mean_map)), layer))
+            pictures.append(Picture(stretch(enlarge(mean_map, side=min(frames.shape[1], _WIDE))), layer))
         top = np.argsort(-probability[place], kind="stable")[:3]
-        said = ", ".join(f"{view.class_name(int(c))} {probability[place, c]:.1%}" for c in top)
-        verdict = "right" if right else f"wrong: is {view.class_name(int(labels[place]))}"
-        strips.append(Strip(view.class_name(int(best[place])), pictures, note=f"{verdict} - {said}"))
+        said = "; ".join(f"{view.class_name(int(c))} {probability[place, c]:.1%}" for c in top)
+        verdict = "right" if right else f"wrong, it is {view.class_name(int(labels[place]))}"
+        strips.append(Strip(f"says {view.class_name(int(best[place]))}", pictures, note=f"{verdict}. {said}"))
     yield Gallery(
         "decision-path",
         "Input, mean maps, probabilities",
@@ -316,7 +330,7 @@ def _selectivity(view: _View) -> Iterator[Block]:
     noise = int((np.isfinite(view.get("class_share_q")) & ~told).sum())
     if noise:
         yield Text(
-            f"{noise} units are not distinguishable from noise on these images (see the column `verdict`).", tone="note"
+            f"{noise} units are not distinguishable from noise on these images (see the column verdict).", tone="note"
         )
     frame = pd.DataFrame(
         {
@@ -370,7 +384,7 @@ def _selectivity(view: _View) -> Iterator[Block]:
             "effective classes": "exp of the entropy of the class profile: 1 for one class, many for all alike",
             "reliability": "Spearman-Brown corrected split-half correlation of the class profile",
         },
-        text="The verdict rests on `class share q`: it tests all classes at once and works for signed activations.",
+        text="The verdict rests on class share q: it tests all classes at once and works for signed activations.",
     )
     for quantity, title in (("csi", "Class selectivity index"), ("ratio", "Ratio selectivity")):
         values, null = view.get(quantity), view.get(f"{quantity}_null")
@@ -474,7 +488,7 @@ def _galleries(view: _View) -> Iterator[Block]:
                     f"{end}-{layer}",
                     f"{title} images of {layer}",
                     strips,
-                    scale=1 if side > 40 else 2,  # noqa: PLR2004 pixels
+                    scale=2 if side <= _SMALL else 1,
                     key="caption: class and activation",
                     text="" if whole else "Crops of the receptive field.",
                 )
@@ -602,16 +616,22 @@ def stretch(values: np.ndarray, *, low: float | None = None, high: float | None 
     return np.nan_to_num(255 * (values - bottom) / span).clip(0, 255).astype(np.uint8)
 
 
-def enlarge(image: np.ndarray, side: int = 28) -> np.ndarray:
-    """A small map magnified by whole steps to about `side`; a large one thinned to at most twice that."""
-    factor = max(1, side // max(image.shape))
-    thin = max(1, max(image.shape) // (2 * side))
+def enlarge(image: np.ndarray, *, side: int) -> np.ndarray:
+    """A small map magnified by whole steps to about `side` pixels, a large one thinned to it."""
+    factor = max(1, round(side / max(image.shape)))
+    thin = max(1, round(max(image.shape) / side))
     return np.kron(image[::thin, ::thin], np.ones((factor, factor)))
+
+
+def beside_maps(frame: np.ndarray) -> np.ndarray:
+    """A frame as a picture, thinned to the size of the maps beside it when it is large."""
+    thin = max(1, round(max(frame.shape[:2]) / _WIDE))
+    return picture(frame[::thin, ::thin])
 
 
 def scale_for(side: int) -> int:
     """Whole magnification that makes a picture of this side easy to see."""
-    return 2 if side <= 40 else 1  # noqa: PLR2004 pixels
+    return 3 if side <= _SMALL else 1
 
 
 def _wrong_examples(view: _View) -> np.ndarray:
