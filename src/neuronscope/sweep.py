@@ -17,7 +17,7 @@ import torch
 from neuronscope.data.dataset import Batch, Data
 from neuronscope.data.design import Design
 from neuronscope.data.loading import batches
-from neuronscope.errors import InputError
+from neuronscope.errors import InputError, NeuronscopeError
 from neuronscope.hooks import placed
 from neuronscope.maths.streams import Reducer, State
 from neuronscope.models.subject import Subject
@@ -144,6 +144,11 @@ def sweep(
                 due += 1
     finally:
         run.progress.finish()
+    if due != len(tasks):
+        message = (
+            f"the executor brought back {due} of {len(tasks)} shards of '{name}' in order: its answer is incomplete"
+        )
+        raise NeuronscopeError(message)
     if merged is None or merged.images == 0:
         message = f"none of the {len(data)} images of {data.name} could be read"
         raise InputError(message)
@@ -170,6 +175,11 @@ def work_shard(task: SweepTask, shard: Shard) -> ShardState:
     skipped: list[tuple[int, str]] = []
     run = task.run
     source = task.data.data if isinstance(task.data, Design) else task.data
+
+    def leave_out(row: int, cause: str) -> None:
+        skipped.append((row, cause))
+        run.progress.advance(1)
+
     with run.scope(), placed(task.subject.module, run) as module:
         for batch in batches(
             source,
@@ -177,7 +187,7 @@ def work_shard(task: SweepTask, shard: Shard) -> ShardState:
             rows=range(shard.first, shard.last),
             batch_size=task.batch_size,
             workers=run.workers,
-            on_skip=lambda row, cause: skipped.append((row, cause)),
+            on_skip=leave_out,
         ):
             here = _placed_batch(batch, task.data, run)
             state = task.reducer.add(state, task.step(module, here))
@@ -246,13 +256,16 @@ def planned(
 def timed(subject: Subject, data: Data, step: Step, *, run: Run) -> float:
     """Seconds per image of a step, decoding included, measured on a few images."""
     few = data.take(range(min(_PROBE_IMAGES, len(data))))
-    start = time.perf_counter()
-    with run.scope(), placed(subject.module, run) as module:
-        for batch in batches(
-            few, subject.preprocess.batch, rows=range(len(few)), batch_size=run.batch_size, workers=run.workers
-        ):
+
+    def once() -> float:
+        start = time.perf_counter()
+        for batch in batches(few, subject.preprocess.batch, batch_size=run.batch_size, workers=run.workers):
             step(module, _placed_batch(batch, few, run))
-    return (time.perf_counter() - start) / len(few)
+        return time.perf_counter() - start
+
+    with run.scope(), placed(subject.module, run) as module:
+        once()  # the first pass sets up kernels and would count for thousands of images
+        return once() / len(few)
 
 
 def estimate(subject: Subject, data: Data, steps: Sequence[tuple[PlannedSweep, Step]], *, run: Run) -> Plan:

@@ -221,13 +221,14 @@ def test_unlabelled_images_still_give_activations(subject, data):
 
 
 def test_a_plan_says_what_the_run_will_do(subject, data):
-    """Two sweeps over all images, forward and backward passes counted, memory and time estimated."""
+    """Two sweeps over all images and one over examples, their passes counted, memory and time estimated."""
     from neuronscope.studies.layers import plan_layers
 
     plan = plan_layers(subject, data, ns.LayersSpec(layers=("act",)))
     assert [(one.name, one.forward, one.backward) for one in plan.sweeps] == [
         ("observe", 240, 0),
         ("attribute", 240, 240),
+        ("examples", 9, 0),
     ]
     assert plan.memory > 0
     assert plan.seconds is not None

@@ -475,7 +475,7 @@ def _file(path: str, options: ModelOptions) -> Subject:
 
 
 def _builtin(name: str, options: ModelOptions) -> Subject:
-    """One of the small networks of `builtin.py`."""
+    """A small network to train: viewer-cnn, subnet-mnist or subnet-cifar10."""
     if name not in BUILTIN_MODELS:
         message = (
             f"there is no built-in network '{name}'.{nearest(name, BUILTIN_MODELS)} Known: {', '.join(BUILTIN_MODELS)}"

@@ -613,6 +613,8 @@ def stretch(values: np.ndarray, *, low: float | None = None, high: float | None 
     bottom = float(np.nanmin(values)) if low is None else low
     top = float(np.nanmax(values)) if high is None else high
     span = top - bottom if top > bottom else 1.0
+    if not np.isfinite(span):  # a broken unit: its finite activations are all that can be shown
+        return stretch(np.where(np.isfinite(values), values, 0.0))
     return np.nan_to_num(255 * (values - bottom) / span).clip(0, 255).astype(np.uint8)
 
 

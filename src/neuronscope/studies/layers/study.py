@@ -36,7 +36,7 @@ from neuronscope.maths.streams import (
 from neuronscope.models.subject import Subject
 from neuronscope.result import Provenance, Result, circumstances, peak_memory, unit_table, versions
 from neuronscope.run import Run
-from neuronscope.steps import GradientTimesActivation, Observe, columns
+from neuronscope.steps import GradientTimesActivation, Observe, Step, columns
 from neuronscope.studies.layers.page import layers_page
 from neuronscope.studies.layers.spec import LEGACY, LayersSpec
 from neuronscope.sweep import Plan, PlannedSweep, Swept, estimate, planned, sweep
@@ -136,12 +136,14 @@ def run_layers(subject: Subject, data: Data, spec: LayersSpec | None = None, *, 
 def plan_layers(subject: Subject, data: Data, spec: LayersSpec | None = None, *, run: Run | None = None) -> Plan:
     """The sweeps `run_layers` will make, with passes, memory and time."""
     setting = settle(subject, data, spec or LayersSpec(), run or Run())
-    jobs = [("observe", *observation(setting))]
+    jobs: list[tuple[str, Data, Step, Reducer[Any]]] = [("observe", setting.data, *observation(setting))]
     if setting.spec.gradient != "none":
-        jobs.append(("attribute", *attribution(setting)))  # type: ignore[arg-type]  # both are steps with reducers
-    sweeps: list[tuple[PlannedSweep, Any]] = [
-        (planned(setting.subject, setting.data, step, reducer, run=setting.run, name=name), step)
-        for name, step, reducer in jobs
+        jobs.append(("attribute", setting.data, *attribution(setting)))
+    most = (len(setting.spec.examples) or min(_MOST_EXAMPLES, setting.classes)) + setting.spec.wrong
+    jobs.append(("examples", setting.data.take(range(min(most, len(setting.data)))), *feature_maps(setting)))
+    sweeps: list[tuple[PlannedSweep, Step]] = [
+        (planned(setting.subject, data, step, reducer, run=setting.run, name=name), step)
+        for name, data, step, reducer in jobs
     ]
     return estimate(setting.subject, setting.data, sweeps, run=setting.run)
 
@@ -185,7 +187,6 @@ def observation(setting: Setting) -> tuple[Observe, Reducer[dict[str, Any]]]:
         max=Moments("max"),
         rate=Moments("rate"),
         square=Moments("square"),
-        by_class=ClassMoments(spec.pool, classes=classes),
         top=TopK(spec.top_by, spec.top_k, where=where),
         bottom=TopK(spec.top_by, spec.top_k, where=where, end="smallest"),
         histogram=Histogram(spec.pool),
@@ -294,7 +295,8 @@ def selectivity_variables(setting: Setting, scores: np.ndarray, labels: np.ndarr
         rng=run.generator("layers", "null"),
     )
     csi, between, ratio_null = nulls["csi"], nulls["between"], nulls["ratio"]
-    total = scores[labels >= 0].var(axis=0)
+    with np.errstate(invalid="ignore"):  # units with infinite activations are nan throughout
+        total = scores[labels >= 0].var(axis=0)
     csi_low, csi_high = resampling.bootstrap_interval(
         scores,
         labels,
@@ -498,6 +500,14 @@ def decision_table(setting: Setting, decisions: DecisionsAnswer, confusion: np.n
     )
 
 
+def feature_maps(setting: Setting) -> tuple[Observe, Reducer[dict[str, Any]]]:
+    """The sweep over the examples: whole maps of every layer."""
+    most = _MOST_EXAMPLES + setting.spec.wrong
+    step = Observe(setting.layers, measures=("mean",), maps=tuple(layer.name for layer in setting.layers))
+    maps = {f"maps/{layer.name}": StackRows(f"maps/{layer.name}", images=most) for layer in setting.layers}
+    return step, Each(logits=StackRows("logits", images=most), **maps)
+
+
 def example_rows(setting: Setting, decisions: DecisionsAnswer) -> list[int]:
     """The images shown step by step: the chosen ones (or one of each class), then some wrong decisions."""
     labels = setting.data.labels
@@ -514,12 +524,8 @@ def example_rows(setting: Setting, decisions: DecisionsAnswer) -> list[int]:
 def examples(setting: Setting, decisions: DecisionsAnswer) -> dict[str, xr.Dataset]:
     """Feature maps of the example images at every layer, their frames and class probabilities."""
     rows = example_rows(setting, decisions)
-    step = Observe(setting.layers, measures=("mean",), maps=tuple(layer.name for layer in setting.layers))
-    maps = {f"maps/{layer.name}": StackRows(f"maps/{layer.name}") for layer in setting.layers}
     few = setting.data.take(rows)
-    found = sweep(
-        setting.subject, few, step, Each(logits=StackRows("logits"), **maps), run=setting.run, name="examples"
-    ).answer
+    found = sweep(setting.subject, few, *feature_maps(setting), run=setting.run, name="examples").answer
     logits = torch.from_numpy(found["logits"].values).double()
     frames = [setting.subject.preprocess.frame(setting.data.read(row)).movedim(0, -1).numpy() for row in rows]
     groups = {}
