@@ -388,7 +388,7 @@ def test_demo(tmp_path, capsys):
         assert (tmp_path / chapter / "report.html").exists()
     said = capsys.readouterr().out
     assert said.strip().splitlines()[-1] == str((tmp_path / "index.html").resolve())
-    for words in ("Test accuracy", "units that tell classes apart", "dead units", "--model torchvision:resnet18"):
+    for words in ("Test accuracy", "selective units", "dead units", "--model torchvision:resnet18"):
         assert words in said
 
 

@@ -144,4 +144,4 @@ def test_second_call_has_its_own_name():
     assert names(subject, "relu") == ["relu"]  # the name goes before the kind
     assert names(subject, "relu*") == ["relu", "relu#1"]
     assert subject.layer("fc#1").call == 1
-    assert names(subject) == ["relu", "fc#1", "relu#1"]
+    assert names(subject) == ["relu", "relu#1"]  # the classifier is seen through the nonlinearity after it

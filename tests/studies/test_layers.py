@@ -22,7 +22,7 @@ class Detectors(nn.Module):
     image but not on its class, units 7 to 9 are copies of it with other noise.
     """
 
-    def __init__(self) -> None:
+    def __init__(self) -> None:  # noqa: D107 the class says it
         super().__init__()
         self.pool = nn.AvgPool2d(4)
         self.mix = nn.Conv2d(1, 10, 2)
@@ -115,7 +115,7 @@ def test_statistics_equal_their_definition(result, subject, data):
     np.testing.assert_array_equal(table["top_at"].to_numpy().T, places)
 
 
-def test_gradient_times_activation_is_exact_for_a_linear_head(result, subject, data):
+def test_gradient_times_activation_is_exact_for_a_linear_head(result, subject):
     """With a linear head, a unit's mean attribution to the true class is weight times mean activation."""
     weight = subject.module.head.weight.numpy()
     by_class = result.table["class_mean"].to_numpy()
@@ -266,16 +266,17 @@ def published(test_data) -> ns.Result:
 
 
 @pytest.mark.parametrize(
-    ("layer", "units", "largest", "median", "above", "dead", "variance_order", "csi", "area"),
+    ("layer", "expected"),
     [
-        ("conv_layers.1", 16, 0.137, 0.114, 0, 0, [5, 15, 1], (0.076, 0.175), (0.823, 0.992)),
-        ("conv_layers.4", 32, 0.186, 0.130, 0, 0, [30, 0, 24], (0.148, 0.347), (0.820, 0.961)),
-        ("conv_layers.7", 64, 0.239, 0.153, 0, 4, [55, 15, 19], (0.237, 0.478), (0.832, 0.940)),
-        ("conv_layers.10", 128, 0.999, 0.200, 7, 20, [72, 59, 103], (0.384, 1.0), (0.864, 0.995)),
+        ("conv_layers.1", (16, 0.137, 0.114, 0, 0, [5, 15, 1], (0.076, 0.175), (0.823, 0.992))),
+        ("conv_layers.4", (32, 0.186, 0.130, 0, 0, [30, 0, 24], (0.148, 0.347), (0.820, 0.961))),
+        ("conv_layers.7", (64, 0.239, 0.153, 0, 4, [55, 15, 19], (0.237, 0.478), (0.832, 0.940))),
+        ("conv_layers.10", (128, 0.999, 0.200, 7, 20, [72, 59, 103], (0.384, 1.0), (0.864, 0.995))),
     ],
 )
-def test_published_table(published, layer, units, largest, median, above, dead, variance_order, csi, area):
+def test_published_table(published, layer, expected):
     """Every number of the original's table of layers, to the digits printed (medians of areas: 0.0015)."""
+    units, largest, median, above, dead, variance_order, csi, area = expected
     table = published.table
     own = np.flatnonzero(table["layer"].to_numpy() == layer)
     ratio = table["ratio"].to_numpy()[own]

@@ -99,7 +99,7 @@ def _overview(view: _View) -> Iterator[Block]:
         known = np.isfinite(view.get("class_share_q"))
         told = int(view.distinguishable().sum())
         yield Stat(
-            "units that tell classes apart",
+            "selective units",
             told,
             note=f"q < {1 - view.level:.2g}; {int(known.sum()) - told} are not distinguishable from noise",
         )
@@ -610,12 +610,12 @@ def picture(frame: np.ndarray) -> np.ndarray:
 
 def stretch(values: np.ndarray, *, low: float | None = None, high: float | None = None) -> np.ndarray:
     """Numbers as grey or colour levels 0 to 255, from `low` (or the smallest) to `high` (or the largest)."""
-    bottom = float(np.nanmin(values)) if low is None else low
-    top = float(np.nanmax(values)) if high is None else high
+    finite = np.isfinite(values)  # of a broken unit, its finite activations are all that can be shown
+    shown = np.where(finite, values, 0.0)
+    bottom = float(shown.min()) if low is None or not np.isfinite(low) else low
+    top = float(shown.max()) if high is None or not np.isfinite(high) else high
     span = top - bottom if top > bottom else 1.0
-    if not np.isfinite(span):  # a broken unit: its finite activations are all that can be shown
-        return stretch(np.where(np.isfinite(values), values, 0.0))
-    return np.nan_to_num(255 * (values - bottom) / span).clip(0, 255).astype(np.uint8)
+    return np.asarray(255 * (shown - bottom) / span).clip(0, 255).astype(np.uint8)
 
 
 def enlarge(image: np.ndarray, *, side: int) -> np.ndarray:
