@@ -145,3 +145,11 @@ def test_second_call_has_its_own_name():
     assert names(subject, "relu*") == ["relu", "relu#1"]
     assert subject.layer("fc#1").call == 1
     assert names(subject) == ["relu", "relu#1"]  # the classifier is seen through the nonlinearity after it
+
+
+def test_a_kind_that_no_layer_has_is_told_apart_from_an_unknown_name():
+    """Asking for `relu` where the nonlinearity has no module names the kinds there are."""
+    network = nn.Sequential(nn.Flatten(), nn.Linear(4, 3))
+    subject = subject_from(network, name="flat", input_shape=(1, 2, 2), preprocess=Preprocess(channels=1))
+    with pytest.raises(UnknownName, match="no layer of kind 'relu'. Its kinds: flatten, linear"):
+        subject.select("relu")

@@ -108,7 +108,10 @@ class Subject:
         return tuple(layer for layer in self.layers if layer.kind == main or layer is classifier)
 
     def _unknown(self, what: str, name: str) -> str:
-        close = nearest(name, (*(layer.name for layer in self.layers), *get_args(Kind)))
+        kinds = dict.fromkeys(layer.kind for layer in self.layers)
+        if name in get_args(Kind):
+            return f"{self.name} has no layer of kind '{name}'. Its kinds: {', '.join(kinds)}. {self._hint}"
+        close = nearest(name, (*(layer.name for layer in self.layers), *kinds))
         return f"{what} '{name}' is not in {self.name} ({len(self.layers)} layers).{close} {self._hint}"
 
     @property

@@ -146,6 +146,11 @@ def _layers(view: _View) -> Iterator[Block]:
         return
     response, low, high = (table[name].to_numpy()[:, classes] for name in ("response", "response_low", "response_high"))
     names = tuple(view.class_name(c) for c in classes)
+    few = (
+        f"The first {len(classes)} of {len(view.seen_classes)} classes."
+        if len(classes) < len(view.seen_classes)
+        else ""
+    )
     note = f"Mean over the units of the layer and the images of the class; whiskers: {view.level:.0%} interval."
     if len(view.layer_names) <= _BAR_LAYERS:
         order, captions = list(range(len(classes))), note
@@ -174,7 +179,7 @@ def _layers(view: _View) -> Iterator[Block]:
             Axis("class", ticks=names),
             Axis("layer", ticks=tuple(view.layer_names)),
             Axis("share of the largest class mean"),
-            text=note,
+            text=f"Mean over the units of the layer and the images of the class. {few}".strip(),
         )
 
 
@@ -191,7 +196,7 @@ def _filters(view: _View) -> Iterator[Block]:
     for unit, filter_ in enumerate(weight):
         colour = filter_.transpose(1, 2, 0) if channels == 3 else filter_.mean(axis=0)  # noqa: PLR2004 RGB
         pictures.append(Picture(stretch(colour), f"{unit}"))
-    per_row = 16
+    per_row = 8
     rows = [
         Strip(f"{first}-{min(first + per_row, number) - 1}", pictures[first : first + per_row])
         for first in range(0, number, per_row)
@@ -482,7 +487,7 @@ def _galleries(view: _View) -> Iterator[Block]:
                     )
                     for rank in np.flatnonzero(rows[number] >= 0)
                 ]
-                strips.append(Strip(view.unit_name(number), row, note=verdict[number]))
+                strips.append(Strip(f"unit {view.index_of[number]}", row, note=verdict[number]))
             if strips:
                 yield Gallery(
                     f"{end}-{layer}",
