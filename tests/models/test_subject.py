@@ -67,8 +67,8 @@ def test_glob_is_case_sensitive():
 
 def test_pattern_without_a_match():
     """A glob or kind that fits nothing is an error, also beside one that does."""
-    for pattern in ("layer9.*", "norm"):
-        with pytest.raises(UnknownName, match="is not in python:small"):
+    for pattern, message in (("layer9.*", "is not in python:small"), ("norm", "no layer of kind 'norm'")):
+        with pytest.raises(UnknownName, match=message):
             small().select("fc", pattern)
 
 
@@ -151,5 +151,5 @@ def test_a_kind_that_no_layer_has_is_told_apart_from_an_unknown_name():
     """Asking for `relu` where the nonlinearity has no module names the kinds there are."""
     network = nn.Sequential(nn.Flatten(), nn.Linear(4, 3))
     subject = subject_from(network, name="flat", input_shape=(1, 2, 2), preprocess=Preprocess(channels=1))
-    with pytest.raises(UnknownName, match="no layer of kind 'relu'. Its kinds: flatten, linear"):
+    with pytest.raises(UnknownName, match=r"no layer of kind 'relu'. Its kinds: flatten, linear"):
         subject.select("relu")
