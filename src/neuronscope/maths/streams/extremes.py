@@ -57,13 +57,21 @@ class TopK:
         index = seen["index"].to(torch.int64)[:, None].expand(values.shape)
         where = seen[self.where].to(torch.int32) if self.where else torch.zeros_like(index, dtype=torch.int32)
         batch = {"value": -values if self.end == "smallest" else values, "index": index, "where": where}
-        return self.merge(state, batch)
+        rows = seen["index"]
+        if bool((rows.diff() <= 0).any()) or (state and bool(state["index"].max() >= rows[0])):
+            return self._best(_joined(state, batch))
+        # rows ascend, as they do within a shard: a stable sort by value leaves equal values in the order of their rows
+        both = _joined(state, batch)
+        order = both["value"].argsort(dim=0, descending=True, stable=True)[: self.k]
+        return {name: tensor.gather(0, order) for name, tensor in both.items()}
 
     def merge(self, left: State, right: State) -> State:
         """The best k of both, whatever the order of the arguments."""
-        if not right:
-            return left
-        both = {name: torch.cat([left[name], right[name]]) for name in right} if left else right
+        if not left or not right:
+            return left or right
+        return self._best(_joined(left, right))
+
+    def _best(self, both: State) -> State:
         by_row = both["index"].argsort(dim=0, stable=True)
         by_value = both["value"].gather(0, by_row).argsort(dim=0, descending=True, stable=True)
         order = by_row.gather(0, by_value[: self.k])
@@ -83,3 +91,7 @@ class TopK:
     def size(self, shapes: Mapping[str, tuple[int, ...]]) -> int:
         """Value, row and position: 16 bytes an entry (20 with float64 values)."""
         return 16 * self.k * prod(shapes[self.of])
+
+
+def _joined(left: State, right: State) -> State:
+    return {name: torch.cat([left[name], right[name]]) for name in right} if left else right
