@@ -25,7 +25,6 @@ from neuronscope.training import (
     learning_rate_at,
     moved_frames,
     train,
-    wilson_interval,
 )
 from neuronscope.views import Chart, Stat, Table
 
@@ -318,21 +317,6 @@ def test_page() -> None:
     assert tables["history"].frame.equals(result.history)
     for table in tables.values():
         assert set(table.help) == set(table.frame.columns)
-
-
-@given(right=st.integers(0, 200), more=st.integers(0, 200))
-def test_wilson_interval(right: int, more: int) -> None:
-    """The interval's ends solve the score equation |share - p| = z sqrt(p (1 - p) / n); it holds the share."""
-    n = right + more
-    low, high = (float(end[0]) for end in wilson_interval(np.array([right]), np.array([n])))
-    if n == 0:
-        assert np.isnan([low, high]).all()
-        return
-    share = right / n
-    assert 0 <= low <= share <= high <= 1
-    for end in (low, high):
-        # The exact quantile of 97.5 %; rounding of the square root near 0 and 1 sets the tolerance.
-        assert abs(share - end) == pytest.approx(1.959963984540054 * np.sqrt(end * (1 - end) / n), abs=1e-7)
 
 
 @given(steps=st.integers(1, 300), peak=st.floats(1e-5, 1))

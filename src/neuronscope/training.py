@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from neuronscope.data.dataset import Data, class_counts
 from neuronscope.data.loading import batches
 from neuronscope.errors import DataError, InputError
-from neuronscope.maths.ranks import normal_quantile
+from neuronscope.maths.resampling import wilson_interval
 from neuronscope.models.builtin import BUILTIN_MODELS, Builtin
 from neuronscope.models.checkpoints import save_checkpoint
 from neuronscope.preprocessing import COLOUR, GREY, GREY_ALPHA, Preprocess
@@ -61,7 +61,6 @@ _RISE = 0.25
 _FLOOR = 0.02
 """Where that rate starts and ends, as a share of its peak."""
 
-_LEVEL = 0.95
 _LOOK = 16  # image files looked at to tell grey from colour
 _MANY_CLASSES = 20  # more would make the numbers in the confusion matrix unreadable
 
@@ -317,34 +316,6 @@ def learning_rate_at(step: int, *, steps: int, spec: TrainSpec) -> float:
     done = step / steps
     share = done / _RISE if done < _RISE else (1 + np.cos(np.pi * (done - _RISE) / (1 - _RISE))) / 2
     return spec.learning_rate * max(float(share), _FLOOR)
-
-
-def wilson_interval(
-    right: Int[np.ndarray, "c"], images: Int[np.ndarray, "c"], *, level: float = _LEVEL
-) -> tuple[Float[np.ndarray, "c"], Float[np.ndarray, "c"]]:
-    """Interval of a share, sound near 0 and 1 and for few images (Wilson 1927, "Probable inference").
-
-    Args:
-        right: number of successes.
-        images: number of trials.
-        level: coverage, between 0 and 1.
-
-    Returns:
-        Low and high, 0 to 1; nan where there is no trial.
-
-    Example:
-        >>> low, high = wilson_interval(np.array([9]), np.array([10]))
-        >>> low.round(3), high.round(3)
-        (array([0.596]), array([0.982]))
-    """
-    z = normal_quantile(level)
-    n = np.where(images > 0, images, np.nan)
-    share = right / n
-    centre = (share + z**2 / (2 * n)) / (1 + z**2 / n)
-    half = z / (1 + z**2 / n) * np.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
-    # Rounding must not push the interval off its exact ends, 0 and 1.
-    low, high = np.where(right == 0, 0.0, centre - half), np.where(right == images, 1.0, centre + half)
-    return np.where(images > 0, low, np.nan), np.where(images > 0, high, np.nan)
 
 
 def _unheard(row: HistoryRow) -> None:

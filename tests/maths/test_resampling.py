@@ -259,3 +259,18 @@ def test_wrong_input_is_refused():
         resampling.split_half(scores, labels, classes=2, rng=rng, splits=0)
     with pytest.raises(InputError, match="a level lies between 0 and 1"):
         resampling.bootstrap_interval(scores, labels, classes=2, statistic=class_selectivity_index, rng=rng, level=95.0)
+
+
+@given(right=st.integers(0, 200), more=st.integers(0, 200))
+def test_wilson_interval(right: int, more: int) -> None:
+    """The interval's ends solve the score equation |share - p| = z sqrt(p (1 - p) / n); it holds the share."""
+    n = right + more
+    low, high = (float(end[0]) for end in resampling.wilson_interval(np.array([right]), np.array([n])))
+    if n == 0:
+        assert np.isnan([low, high]).all()
+        return
+    share = right / n
+    assert 0 <= low <= share <= high <= 1
+    for end in (low, high):
+        # The exact quantile of 97.5 %; rounding of the square root near 0 and 1 sets the tolerance.
+        assert abs(share - end) == pytest.approx(1.959963984540054 * np.sqrt(end * (1 - end) / n), abs=1e-7)

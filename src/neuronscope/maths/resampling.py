@@ -394,6 +394,34 @@ def mean_interval(
     return np.asarray(mean - half), np.asarray(mean + half)
 
 
+def wilson_interval(
+    right: Int[np.ndarray, "c"], images: Int[np.ndarray, "c"], *, level: float = 0.95
+) -> tuple[Float[np.ndarray, "c"], Float[np.ndarray, "c"]]:
+    """Interval of a share, sound near 0 and 1 and for few images (Wilson 1927, "Probable inference").
+
+    Args:
+        right: number of successes.
+        images: number of trials.
+        level: coverage, between 0 and 1.
+
+    Returns:
+        Low and high, 0 to 1; nan where there is no trial.
+
+    Example:
+        >>> low, high = wilson_interval(np.array([9]), np.array([10]))
+        >>> low.round(3), high.round(3)
+        (array([0.596]), array([0.982]))
+    """
+    z = normal_quantile(level)
+    n = np.where(images > 0, images, np.nan)
+    share = right / n
+    centre = (share + z**2 / (2 * n)) / (1 + z**2 / n)
+    half = z / (1 + z**2 / n) * np.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
+    # Rounding must not push the interval off its exact ends, 0 and 1.
+    low, high = np.where(right == 0, 0.0, centre - half), np.where(right == images, 1.0, centre + half)
+    return np.where(images > 0, low, np.nan), np.where(images > 0, high, np.nan)
+
+
 def _step_up(p: np.ndarray, *, weight: float) -> np.ndarray:
     flat = p.astype(np.float64).ravel()
     tested = np.flatnonzero(~np.isnan(flat))

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 import pandas as pd
 
+from neuronscope.maths.resampling import wilson_interval
 from neuronscope.result import Result
 from neuronscope.units import UnitSet
 from neuronscope.views import Axis, Block, Chart, Gallery, Page, Picture, Section, Series, Stat, Strip, Table, Text
@@ -88,8 +89,11 @@ def _overview(view: _View) -> Iterator[Block]:
     for k in (1, 5):
         if labelled and len(view.classes) > 2 * k:
             right = int(((rank >= 0) & (rank < k)).sum())
-            low, high = wilson(right, labelled)
-            yield Stat(f"top-{k} accuracy", 100 * right / labelled, "%", 100 * low, 100 * high, f"{labelled:,} images")
+            low, high = (
+                100 * float(end[0])
+                for end in wilson_interval(np.array([right]), np.array([labelled]), level=view.level)
+            )
+            yield Stat(f"top-{k} accuracy", 100 * right / labelled, "%", low, high, f"{labelled:,} images")
     dead, near = int((view.get("dead") == 1).sum()), int(view.get("near_dead").sum())
     total = len(view.layer_of)
     yield Stat("units", total, note=f"in {len(view.layer_names)} layers")
@@ -598,14 +602,6 @@ def five_numbers(view: _View, values: np.ndarray) -> np.ndarray:
         own = own[np.isfinite(own)]
         rows.append(np.quantile(own, [0, 0.25, 0.5, 0.75, 1]) if own.size else np.full(5, np.nan))
     return np.array(rows)
-
-
-def wilson(right: int, total: int, z: float = 1.959964) -> tuple[float, float]:
-    """Wilson's 95 % interval of a proportion (0 to 1)."""
-    share = right / total
-    centre = (share + z * z / (2 * total)) / (1 + z * z / total)
-    half = z / (1 + z * z / total) * np.sqrt(share * (1 - share) / total + z * z / (4 * total * total))
-    return float(centre - half), float(centre + half)
 
 
 def picture(frame: np.ndarray) -> np.ndarray:
