@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import re
 import warnings
+from dataclasses import replace
 from xml.etree import ElementTree as ET
 
 import numpy as np
@@ -13,7 +14,17 @@ import pytest
 from PIL import Image
 
 from neuronscope.errors import StorageError
-from neuronscope.faces.figures import chart_svg, describe, draw_chart, draw_gallery, save_figures
+from neuronscope.faces.figures import (
+    ChartDrawing,
+    chart_svg,
+    describe,
+    draw_chart,
+    draw_charts,
+    draw_gallery,
+    save_figures,
+)
+from neuronscope.faces.figures.png import write_png
+from neuronscope.faces.html import render_page
 from neuronscope.faces.tables import write_tables
 from neuronscope.views import Axis, Chart, Gallery, Page, Picture, Series, Strip, Table, Text
 
@@ -239,31 +250,118 @@ def gallery(strips: int = 3, pictures: int = 4) -> Gallery:
     )
 
 
+def find(image: Image.Image, colour: tuple[int, int, int]) -> np.ndarray:
+    """Which pixels have exactly this colour."""
+    return (np.asarray(image) == np.array(colour)).all(axis=2)
+
+
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_a_gallery_shows_every_picture_magnified(theme):
-    """One image per picture, `scale` screen pixels per pixel, no smoothing; grey keeps its full range."""
-    axes = draw_gallery(gallery(), theme=theme).axes[0]
-    assert len(axes.images) == 12
-    left, right, bottom, top = axes.images[0].get_extent()
-    assert (right - left, bottom - top) == (16, 16)
-    assert axes.images[0].get_interpolation() == "nearest"
-    assert np.unique(axes.images[0].get_array()).tolist() == [200]
-    texts = [text.get_text() for text in axes.texts]
-    assert "conv1:2" in texts
-    assert any(text.startswith("✓") for text in texts)
+    """Each pixel becomes a square of `2 * scale` pixels of its own value, without smoothing; grey keeps its range."""
+    pixels = np.arange(0, 256, 4, dtype=np.uint8).reshape(8, 8)
+    strips = [Strip(f"conv1:{i}", [Picture(pixels, "a"), Picture(pixels, "b")]) for i in range(3)]
+    image = np.asarray(draw_gallery(Gallery("top", "Top", strips, scale=2), theme=theme))
+    wanted = np.repeat(np.kron(pixels, np.ones((4, 4), dtype=np.uint8))[..., None], 3, axis=2)
+    windows = np.lib.stride_tricks.sliding_window_view(image[::2, ::2], (16, 16, 3))[:, :, 0]
+    # A quarter of the windows of the thinned image is enough: pictures begin at whole layout pixels.
+    assert (windows == wanted[::2, ::2]).all(axis=(2, 3, 4)).sum() == 6
+
+
+def test_tones_and_boxes_are_frames_around_pictures():
+    """A picture in a good tone has a green frame, in a bad one an orange frame; a box is light between dark lines."""
+    plain = Picture(np.full((8, 8), 200, dtype=np.uint8))
+    sheets = {
+        tone: draw_gallery(Gallery("g", "g", [Strip("s", [replace(plain, tone=tone)])])) for tone in ("good", "bad")
+    }
+    green, orange = (0, 158, 115), (213, 94, 0)
+    assert find(sheets["good"], green).sum() == find(sheets["bad"], orange).sum() > 100
+    assert not find(sheets["good"], orange).any()
+    boxed = draw_gallery(Gallery("g", "g", [Strip("s", [replace(plain, box=(2, 6, 1, 7))])]))
+    rows, columns = np.nonzero(find(boxed, (255, 210, 63)))
+    # 4 by 6 pixels of 4 file pixels each, and a line that reaches one pixel beyond them.
+    assert (np.ptp(rows) + 1, np.ptp(columns) + 1) == (4 * 4 + 2, 6 * 4 + 2)
+    assert not find(draw_gallery(Gallery("g", "g", [Strip("s", [plain])])), (255, 210, 63)).any()
+
+
+def test_tones_are_signs_too():
+    """A caption begins with a tick or a cross, readable without colour: it is longer than the caption alone."""
+    plain = Picture(np.zeros((8, 8), dtype=np.uint8), "a")
+    inked = [
+        (np.asarray(draw_gallery(Gallery("g", "g", [Strip("", [replace(plain, tone=tone)])])))[130:] < 100).sum()
+        for tone in ("plain", "good", "bad")
+    ]
+    assert inked[0] < min(inked[1:])
 
 
 def test_a_long_gallery_says_what_it_leaves_out():
-    """Picture files stay small enough to open; what is missing is counted."""
-    figure = draw_gallery(gallery(strips=150), most_rows=20)
-    assert len(figure.axes[0].images) == 80
-    assert "the first 20 of 150 rows" in figure.axes[0].texts[1].get_text()
+    """Picture files stay small enough to open; what is missing is counted in a note."""
+    cut = draw_gallery(gallery(strips=150), most_rows=20)
+    assert cut.height < draw_gallery(gallery(strips=30)).height
+    whole = draw_gallery(gallery(strips=20), most_rows=20)
+    assert cut.size == whole.size
+    assert cut.tobytes() != whole.tobytes()
 
 
 def test_an_empty_gallery_is_a_title():
     """No strips, or strips without pictures, are drawn as such."""
-    assert len(draw_gallery(Gallery("g", "None", [])).axes[0].images) == 0
-    assert len(draw_gallery(Gallery("g", "None", [Strip("a", [])])).axes) == 1
+    for strips in ([], [Strip("a", [])]):
+        image = draw_gallery(Gallery("g", "None", strips))
+        assert find(image, (29, 36, 48)).any()
+
+
+def test_class_names_of_any_script_fit_a_gallery():
+    """Glyphs that the font lacks are boxes, control characters are replaced: no warning, no failure."""
+    picture = Picture(np.zeros((8, 8), dtype=np.uint8), "漢字 \x00 \udcff $x$")
+    assert draw_gallery(Gallery("g", "漢字\x00", [Strip("\udcff", [picture], note="\x00")])).height > 100
+
+
+def test_gallery_files_keep_every_pixel(tmp_path):
+    """What is read back from the file is what was drawn, whatever the pixels and the size, at 200 dots per inch."""
+    noise = np.random.default_rng(0).integers(0, 256, (137, 33, 3), dtype=np.uint8)
+    for image in (Image.fromarray(noise), draw_gallery(gallery())):
+        with Image.open(write_png(image, tmp_path / "a.png", dpi=200)) as again:
+            assert again.mode == "RGB"
+            assert round(again.info["dpi"][0]) == 200
+            assert np.asarray(again).tolist() == np.asarray(image).tolist()
+
+
+def test_a_drawing_is_shared_by_files_and_report(tmp_path):
+    """Charts drawn for a page give the same files and the same report as charts drawn each time."""
+    page = Page("t", "", (*CHARTS.values(), gallery()))
+    drawings = draw_charts(page)
+    shared = save_figures(page, tmp_path / "shared", drawings=drawings)
+    alone = save_figures(page, tmp_path / "alone")
+    assert [path.read_bytes() for path in shared] == [path.read_bytes() for path in alone]
+    assert render_page(page, drawings=drawings) == render_page(page)
+    changed = replace(CHARTS["line"], title="Other")
+    assert "Other" in render_page(Page("t", "", (changed,)), drawings=drawings)
+
+
+def test_files_have_title_and_ground_and_pages_their_own(chart):
+    """The SVG file stands alone, dark on white under its title; inside a page these belong to the page."""
+    drawing = ChartDrawing(chart)
+    inline = drawing.inline(prefix="c")
+    texts = [{element.text for element in ET.fromstring(svg).iter() if element.tag.endswith("text")}  # noqa: S314 our own output
+             for svg in (drawing.svg, inline)]  # fmt: skip
+    assert chart.title in texts[0] - texts[1]
+    assert "#1d2430" in drawing.svg
+    assert "#1d2430" not in inline
+    assert 'id="ground"' in drawing.svg
+    assert "ground" not in inline
+    height = [float(re.search(r'viewBox="0 0 \S+ (\S+)"', svg)[1]) for svg in (drawing.svg, inline)]
+    assert height[1] < height[0]
+
+
+def test_large_numbers_on_an_axis_are_clear_of_the_title():
+    """The power that matplotlib writes above an axis lies below the title, not on it."""
+    chart = Chart("n", "Large", "line", (Series("", np.array([1.0, 2.0]) * 1e12),), Axis("epoch"), Axis("sum"))
+    figure = draw_chart(chart)
+    figure.draw_without_rendering()
+    axes = figure.axes[0]
+    power = axes.yaxis.get_offset_text()
+    assert power.get_text()
+    title = axes.title if axes.get_title() else next(text for text in axes.findobj() if text.get_gid() == "title")
+    assert power.get_window_extent().y1 <= title.get_window_extent().y0
 
 
 def test_files_are_written_under_their_names(tmp_path):

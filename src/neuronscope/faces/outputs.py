@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Literal
 
 from neuronscope import STUDIES, Page, Provenance, Result, StorageError
-from neuronscope.faces.figures import save_figures
+from neuronscope.faces.figures import draw_charts, save_figures
 from neuronscope.faces.html import write_report
 from neuronscope.faces.tables import write_tables
 
@@ -122,10 +122,11 @@ def draw_page(
         StorageError: something cannot be written.
     """
     tables = write_tables(page, folder / "tables")
-    figures = save_figures(page, folder / "figures")
+    drawings = draw_charts(page)
+    figures = save_figures(page, folder / "figures", drawings=drawings)
     files = [(f"{path.parent.name}/{path.name}", f"{path.parent.name}/{path.name}") for path in tables]
     recipe = [(RECIPE, RECIPE)] if (folder / RECIPE).exists() else []
-    report = write_report(page, folder / REPORT, meta=meta, links=[*links, *recipe, *files])
+    report = write_report(page, folder / REPORT, meta=meta, links=[*links, *recipe, *files], drawings=drawings)
     return Outputs(page, report, tuple(tables), tuple(figures))
 
 

@@ -13,8 +13,19 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from neuronscope import Axis, Chart
+from neuronscope.faces.figures.arrange import TITLE_GAP, arrange
 from neuronscope.faces.figures.marks import DRAWERS, finite
-from neuronscope.faces.figures.style import CHARACTER, THEMES, Theme, ThemeName, clean, power, short, style
+from neuronscope.faces.figures.style import (
+    CHARACTER,
+    THEMES,
+    Theme,
+    ThemeName,
+    clean,
+    fonts_may_lack_glyphs,
+    power,
+    short,
+    style,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -25,6 +36,12 @@ BASE_SIZE = (5.4, 3.4)
 WIDEST, TALLEST = 13.0, 9.5
 """No chart is larger, in inches: with more rows or columns, ticks are thinned and cells become narrower."""
 MOST_TICKS = 40
+TITLE_LINE = 0.19
+"""Height of a line of the title, in inches."""
+RESOLUTION = 180
+"""Dots per inch of PNG files, and of pictures inside drawings (dense scatter plots, colour bars)."""
+TITLE_ID, GROUND_ID = "title", "ground"
+"""Names of those parts in SVG, by which a page finds them: it has a caption and a colour of its own."""
 
 
 def draw_chart(chart: Chart, *, theme: ThemeName = "light") -> Figure:
@@ -41,7 +58,7 @@ def draw_chart(chart: Chart, *, theme: ThemeName = "light") -> Figure:
         'loss'
     """
     with style(THEMES[theme]):
-        return compose_chart(chart, THEMES[theme], title=chart.title)
+        return compose_chart(chart, THEMES[theme])
 
 
 def describe(chart: Chart) -> str:
@@ -67,15 +84,19 @@ def describe(chart: Chart) -> str:
     return clean(sentence + ".")
 
 
-def compose_chart(chart: Chart, theme: Theme, *, title: str) -> Figure:
+def compose_chart(chart: Chart, theme: Theme) -> Figure:
     """The figure of a chart in the settings of `style`."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     layout = _plan(chart)
-    figure = Figure(layout.size, layout="constrained")
-    axes = figure.add_subplot()
-    if title:
-        axes.set_title(clean("\n".join(textwrap.wrap(title, int(layout.size[0] * 10.5)))))
+    width, height = layout.size
+    figure = Figure((width, height + title_height(chart)), dpi=RESOLUTION)
+    canvas = FigureCanvasAgg(figure)
+    figure.patch.set_gid(GROUND_ID)
+    axes = figure.add_axes((0.1, 0.1, 0.8, 0.8))
+    heading = axes.set_title("\n".join(_title_lines(chart, width)), pad=0, va="bottom")
+    heading.set_gid(TITLE_ID)
     DRAWERS[chart.kind](axes, chart, theme)
     _dress(axes, chart, layout)
     if chart.kind != "heatmap":
@@ -83,7 +104,19 @@ def compose_chart(chart: Chart, theme: Theme, *, title: str) -> Figure:
         if not any(finite(np.asarray(series.y)).size for series in chart.series):
             axes.text(0.5, 0.5, "no values", transform=axes.transAxes, ha="center", va="center")
         _explain(figure, axes)
+    with fonts_may_lack_glyphs():
+        arrange(figure, axes, heading, canvas.get_renderer())  # type: ignore[no-untyped-call]
     return figure
+
+
+def title_height(chart: Chart) -> float:
+    """How much higher a figure is for its title, in inches."""
+    lines = _title_lines(chart, _plan(chart).size[0])
+    return round(TITLE_GAP + TITLE_LINE * len(lines), 3) if lines else 0.0
+
+
+def _title_lines(chart: Chart, width: float) -> list[str]:
+    return textwrap.wrap(clean(chart.title), int(width * 10.5))
 
 
 @dataclass(frozen=True)
@@ -123,7 +156,7 @@ def _plan(chart: Chart) -> _Layout:
         turn = 40.0 if len(x_names) <= MOST_TICKS // 2 else 90.0
         height = min(height + longest_x * (0.75 if turn < 90 else 1.0), TALLEST + 1.0)  # noqa: PLR2004 an angle
     if y_names:
-        y_step = max(1, math.ceil(len(y_names) / 60), math.ceil(len(y_names) * 0.155 / max(height - 1.0, 1.0)))
+        y_step = max(1, math.ceil(len(y_names) / MOST_TICKS), math.ceil(len(y_names) * 0.155 / max(height - 1.0, 1.0)))
     return _Layout((round(width, 2), round(height, 2)), x_step, y_step, turn)
 
 
@@ -155,7 +188,8 @@ def _dress(axes: Axes, chart: Chart, layout: _Layout) -> None:
         at = range(0, len(chart.y.ticks), layout.y_step)
         axes.set_yticks(list(at), [short(chart.y.ticks[i]) for i in at])
     if chart.kind == "heatmap":
-        axes.tick_params(length=0)
+        # No marks at the ticks of a map: its cells show where they are.
+        axes.tick_params(bottom=False, left=False)
 
 
 def _scale(axes: Axes, which: str, axis: Axis) -> None:
@@ -192,4 +226,4 @@ def _explain(figure: Figure, axes: Axes) -> None:
         columns = max(1, int(room / (max(len(label) for label in labels) * CHARACTER + 0.7)))
     lines = math.ceil(len(labels) / columns)
     figure.set_figheight(figure.get_figheight() + 0.2 * lines)
-    figure.legend(handles, labels, loc="outside lower left", ncols=columns, columnspacing=1.4)
+    figure.legend(handles, labels, loc="lower left", ncols=columns, columnspacing=1.4)

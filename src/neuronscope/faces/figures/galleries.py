@@ -1,4 +1,8 @@
-"""Galleries as figures: rows of small pictures with labels, captions and frames, magnified without smoothing."""
+"""Galleries as pictures: rows of small images with labels, captions and frames, magnified without smoothing.
+
+They are pasted together pixel by pixel: a gallery has thousands of parts, which a plotting library would place one by
+one as things that can move.
+"""
 
 from __future__ import annotations
 
@@ -6,27 +10,34 @@ import math
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from jaxtyping import UInt8
 
 from neuronscope import Gallery, Picture, Strip
-from neuronscope.faces.figures.style import COLOURS, THEMES, Theme, ThemeName, clean, short, style
+from neuronscope.faces.figures.png import write_png
+from neuronscope.faces.figures.style import COLOURS, THEMES, Theme, ThemeName, clean, short
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+    from PIL import Image, ImageDraw, ImageFont
 
 PAGE_WIDTH = 1300
-"""Widest row of a gallery, in pixels of the picture at 100 dots per inch."""
+"""Widest row of a gallery, in layout pixels."""
+DENSITY = 2
+"""Pixels of the file per layout pixel: whole, for square magnified pixels, and more than 1, for crisp text."""
 GALLERY_DPI = 100
+"""Layout pixels per inch, by which sizes of text in points become pixels."""
+ASCENT = 0.76
+"""Height of tall letters of the font, as a fraction of its size."""
 
 
-def draw_gallery(gallery: Gallery, *, theme: ThemeName = "light", most_rows: int = 120) -> Figure:
-    """A gallery as a matplotlib figure: labelled rows of pictures, magnified without smoothing, 0 black to 255 white.
+def draw_gallery(gallery: Gallery, *, theme: ThemeName = "light", most_rows: int = 120) -> Image.Image:
+    """A gallery as an RGB image: labelled rows of pictures, magnified without smoothing, 0 black to 255 white.
 
-    Long rows are wrapped, and short rows stand side by side in columns.
+    Long rows are wrapped, and short rows stand side by side in columns. A picture is magnified by twice the `scale` of
+    the gallery, which is meant for screens with two dots per pixel.
 
     Args:
         gallery: what to draw; no more than `most_rows` strips, with a note that says how many there are.
@@ -35,11 +46,98 @@ def draw_gallery(gallery: Gallery, *, theme: ThemeName = "light", most_rows: int
 
     Example:
         >>> strip = Strip("conv1:0", [Picture(np.zeros((8, 8), dtype=np.uint8), "digit 3")])
-        >>> len(draw_gallery(Gallery("top", "Top inputs", [strip])).axes[0].images)
-        1
+        >>> draw_gallery(Gallery("top", "Top inputs", [strip])).size
+        (1120, 194)
     """
-    with style(THEMES[theme]):
-        return compose_gallery(gallery, THEMES[theme], most_rows=most_rows)
+    strips = list(gallery.strips[:most_rows])
+    grid = _grid(gallery, strips)
+    heights = [math.ceil(max(len(strip.pictures), 1) / grid.across) * grid.row + 8 for strip in strips]
+    columns = _balance(heights, grid.columns)
+    width = max(grid.block * len(columns) + 24, 560)
+    heading = textwrap.wrap(clean(gallery.title), width // 9)
+    notes = textwrap.wrap(clean(" · ".join(_notes(gallery, shown=len(strips)))), width // 6)
+    top = 14 + 18 * max(len(heading), 1) + 13 * len(notes) + 12
+    height = top + max((sum(heights[i] for i in column) for column in columns), default=20) + 8
+    sheet = _sheet(width, height, THEMES[theme])
+    sheet.write(heading, (14, 12), size=11, bold=True)
+    sheet.write(notes, (14, 14 + 18 * max(len(heading), 1)), size=7.5, strength=0.8)
+    for number, column in enumerate(columns):
+        y = top
+        for i in column:
+            _draw_strip(sheet, strips[i], grid, gallery.scale, corner=(14 + number * grid.block, y))
+            y += heights[i]
+    return sheet.image
+
+
+def save_gallery(gallery: Gallery, path: Path) -> Path:
+    """A gallery as a PNG file; the same gallery gives the same bytes.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    return write_png(draw_gallery(gallery), path, dpi=DENSITY * GALLERY_DPI)
+
+
+@dataclass(frozen=True)
+class _Sheet:
+    """An image to draw on in layout pixels, and the theme's colours."""
+
+    image: Image.Image
+    pen: ImageDraw.ImageDraw
+    theme: Theme
+
+    def write(self, lines: Sequence[str], at: tuple[int, int], *, size: float, bold: bool = False,
+              strength: float = 1.0, spacing: float = 1.17) -> None:  # fmt: skip
+        """Lines of text below a corner; `size` in points, `spacing` in sizes, `strength` 0 (ground) to 1 (ink)."""
+        font = _font(size, bold=bold)
+        colour = self.mixed(strength)
+        x, y = at[0] * DENSITY, at[1] * DENSITY + ASCENT * font.size
+        for i, line in enumerate(lines):
+            # On whole lines of pixels letters are sharp.
+            self.pen.text((x, round(y + i * spacing * font.size)), line, fill=colour, font=font, anchor="ls")
+
+    def paste(self, picture: Picture, at: tuple[int, int], scale: int) -> None:
+        """A picture magnified by whole steps."""
+        from PIL import Image
+
+        image = Image.fromarray(np.ascontiguousarray(picture.image))
+        size = (image.width * scale * DENSITY, image.height * scale * DENSITY)
+        self.image.paste(image.resize(size, Image.Resampling.NEAREST), (at[0] * DENSITY, at[1] * DENSITY))
+
+    def frame(self, at: tuple[int, int], size: tuple[int, int], *, colour: str, line: int, grow: int = 0) -> None:
+        """A rectangle of lines `line` file pixels wide, inside the edges unless it is to `grow` beyond them."""
+        left, top = (place * DENSITY - grow for place in at)
+        right, bottom = ((place + extent) * DENSITY + grow - 1 for place, extent in zip(at, size, strict=True))
+        if right >= left and bottom >= top:
+            self.pen.rectangle((left, top, right, bottom), outline=colour, width=line)
+
+    def mixed(self, strength: float) -> str:
+        """The colour between ground (0) and ink (1)."""
+        return _mixed(self.theme.ground, self.theme.ink, strength)
+
+
+def _sheet(width: int, height: int, theme: Theme) -> _Sheet:
+    from PIL import Image, ImageDraw
+
+    image = Image.new("RGB", (width * DENSITY, height * DENSITY), theme.ground)
+    return _Sheet(image, ImageDraw.Draw(image), theme)
+
+
+@cache
+def _font(size: float, *, bold: bool) -> ImageFont.FreeTypeFont:
+    """The font that charts use too, at a size in points."""
+    import matplotlib as mpl
+    from PIL import ImageFont
+
+    path = Path(mpl.get_data_path()) / "fonts" / "ttf" / ("DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf")
+    # Not every build of Pillow has the other layout engine: this one gives the same picture everywhere.
+    return ImageFont.truetype(path, size * GALLERY_DPI * DENSITY / 72, layout_engine=ImageFont.Layout.BASIC)
+
+
+@cache
+def _mixed(ground: str, ink: str, strength: float) -> str:
+    pairs = ((int(ground[i : i + 2], 16), int(ink[i : i + 2], 16)) for i in (1, 3, 5))
+    return "#" + "".join(f"{round(low + strength * (high - low)):02x}" for low, high in pairs)
 
 
 @dataclass(frozen=True)
@@ -62,34 +160,6 @@ class _Grid:
     def block(self) -> int:
         """Width of one strip."""
         return self.label + self.across * self.cell + 18
-
-
-def compose_gallery(gallery: Gallery, theme: Theme, *, most_rows: int) -> Figure:
-    """The figure of a gallery in the settings of `style`."""
-    from matplotlib.figure import Figure
-
-    strips = list(gallery.strips[:most_rows])
-    grid = _grid(gallery, strips)
-    heights = [math.ceil(max(len(strip.pictures), 1) / grid.across) * grid.row + 8 for strip in strips]
-    columns = _balance(heights, grid.columns)
-    width = max(grid.block * len(columns) + 24, 560)
-    heading = textwrap.wrap(clean(gallery.title), width // 9) or [""]
-    note = "\n".join(textwrap.wrap(clean(" · ".join(_notes(gallery, shown=len(strips)))), width // 6))
-    top = 14 + 18 * len(heading) + (13 * (note.count("\n") + 1) if note else 0) + 12
-    height = top + max((sum(heights[i] for i in column) for column in columns), default=20) + 8
-    figure = Figure((width / GALLERY_DPI, height / GALLERY_DPI), dpi=GALLERY_DPI)
-    axes = figure.add_axes((0, 0, 1, 1))
-    axes.set_axis_off()
-    # Limits first, and fixed: otherwise every picture makes matplotlib search for them anew.
-    axes.set(xlim=(0, width), ylim=(height, 0), autoscale_on=False)
-    axes.text(14, 12, "\n".join(heading), va="top", fontsize=11, fontweight="bold")
-    axes.text(14, 14 + 18 * len(heading), note, va="top", fontsize=7.5, alpha=0.8)
-    for number, column in enumerate(columns):
-        y = top
-        for i in column:
-            _draw_strip(axes, strips[i], grid, gallery.scale, theme, corner=(14 + number * grid.block, y))
-            y += heights[i]
-    return figure
 
 
 def _notes(gallery: Gallery, *, shown: int) -> list[str]:
@@ -133,36 +203,27 @@ def _caption(picture: Picture) -> str:
     return clean({"plain": "", "good": "✓ ", "bad": "✗ "}[picture.tone] + picture.caption).strip()
 
 
-def _draw_strip(axes: Axes, strip: Strip, grid: _Grid, scale: int, theme: Theme, *, corner: tuple[int, int]) -> None:
-    from matplotlib.patches import Rectangle
-
+def _draw_strip(sheet: _Sheet, strip: Strip, grid: _Grid, scale: int, *, corner: tuple[int, int]) -> None:
     left, top = corner
-    label = "\n".join(textwrap.wrap(short(strip.label, most=72), max(8, (grid.label - 10) // 6))[:3])
-    axes.text(left, top + 2, label, va="top", fontsize=8.5)
-    note = "\n".join(textwrap.wrap(clean(strip.note), max(8, (grid.label - 8) // 5))[:3])
-    axes.text(left, top + 6 + 13 * (label.count("\n") + 1), note, va="top", fontsize=7, alpha=0.75)
+    label = textwrap.wrap(short(strip.label, most=72), max(8, (grid.label - 10) // 6))[:3]
+    sheet.write(label, (left, top + 2), size=8.5)
+    note = textwrap.wrap(clean(strip.note), max(8, (grid.label - 8) // 5))[:3]
+    sheet.write(note, (left, top + 6 + 13 * max(len(label), 1)), size=7, strength=0.75)
+    most = max(6, int((grid.cell - 4) / 5.4))
     for i, picture in enumerate(strip.pictures):
-        x = left + grid.label + (i % grid.across) * grid.cell
-        y = top + (i // grid.across) * grid.row
-        height, width = (size * scale for size in picture.image.shape[:2])
-        axes.imshow(
-            _coloured(picture.image), extent=(x, x + width, y + height, y), interpolation="nearest", aspect="auto"
-        )
-        frame = {"plain": (theme.ink, 0.25), "good": COLOURS[2], "bad": COLOURS[1]}[picture.tone]
-        thick = 0.6 if picture.tone == "plain" else 1.6
-        axes.add_artist(Rectangle((x, y), width, height, fill=False, edgecolor=frame, linewidth=thick))
+        at = (left + grid.label + (i % grid.across) * grid.cell, top + (i // grid.across) * grid.row)
+        height, width = picture.image.shape[0] * scale, picture.image.shape[1] * scale
+        sheet.paste(picture, at, scale)
+        if picture.tone == "plain":
+            sheet.frame(at, (width, height), colour=sheet.mixed(0.4), line=1, grow=1)
+        else:
+            sheet.frame(at, (width, height), colour=COLOURS[2 if picture.tone == "good" else 1], line=4, grow=2)
         if picture.box is not None:
             upper, lower, first, last = (edge * scale for edge in picture.box)
-            place, across, down = (x + first, y + upper), last - first, lower - upper
-            # Two lines, dark under light: one of them is seen on any picture.
-            axes.add_artist(Rectangle(place, across, down, fill=False, edgecolor="#000000", linewidth=2.2))
-            axes.add_artist(Rectangle(place, across, down, fill=False, edgecolor="#ffd23f", linewidth=1.1))
-        caption = "\n".join(textwrap.wrap(_caption(picture), max(6, int((grid.cell - 4) / 5.4)))[: max(grid.lines, 1)])
-        axes.text(x, y + grid.picture + 3, caption, va="top", fontsize=6.8, linespacing=1.05)
-
-
-def _coloured(image: UInt8[np.ndarray, "h w"] | UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "h w 3"]:
-    """Grey pictures as colour ones, so that 0 is black and 255 white whatever the picture holds."""
-    if image.ndim == 2:  # noqa: PLR2004 dimensions
-        return np.asarray(np.repeat(image[..., None], 3, axis=2))
-    return image
+            place, extent = (at[0] + first, at[1] + upper), (last - first, lower - upper)
+            # Dark on both sides of light: one of them is seen on any picture.
+            sheet.frame(place, extent, colour="#000000", line=6, grow=3)
+            sheet.frame(place, extent, colour="#ffd23f", line=3, grow=1)
+        text = _caption(picture)
+        caption = [text] if len(text) <= most else textwrap.wrap(text, most)
+        sheet.write(caption[: max(grid.lines, 1)], (at[0], at[1] + grid.picture + 3), size=6.8, spacing=1.05)

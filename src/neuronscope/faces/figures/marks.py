@@ -161,7 +161,7 @@ def _draw_map(axes: Axes, chart: Chart, theme: Theme) -> None:
         np.ma.masked_array(cells, ~shown), norm=norm, cmap=colours, aspect="auto", interpolation="none", origin="upper"
     )
     figure = cast("Figure", axes.figure)
-    bar = figure.colorbar(image, ax=axes, pad=0.015, fraction=0.05, aspect=26)
+    bar = figure.colorbar(image, cax=figure.add_axes((0.9, 0.1, 0.02, 0.8)))
     bar.set_label(clean(chart.value.caption))
     bar.outline.set_visible(False)
     if chart.diverging:
@@ -190,7 +190,7 @@ def _draw_map(axes: Axes, chart: Chart, theme: Theme) -> None:
                 )
     if not shown.all():
         hatched = Patch(facecolor="none", edgecolor=_mixed(theme.ink), hatch="//////", label="hatched: no value")
-        figure.legend(handles=[hatched], loc="outside lower left")
+        figure.legend(handles=[hatched], loc="lower left")
         figure.set_figheight(figure.get_figheight() + 0.2)
     axes.set(xlim=(-0.5, cells.shape[1] - 0.5), ylim=(cells.shape[0] - 0.5, -0.5))
 

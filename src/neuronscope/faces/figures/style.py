@@ -48,8 +48,6 @@ THEMES: dict[ThemeName, Theme] = {
     "light": Theme(ink="#1d2430", ground="#ffffff"),
     "dark": Theme(ink="#e4e8ef", ground="#14181f"),
 }
-INLINE = Theme(ink="#010305", ground="none")
-"""The theme of inline SVG: this ink is found again and becomes `currentColor`."""
 
 
 @contextmanager
@@ -66,7 +64,8 @@ def style(theme: Theme, *, salt: str = "neuronscope") -> Iterator[None]:
         "axes.titlesize": 11,
         "axes.titleweight": "bold",
         "axes.titlelocation": "left",
-        "axes.titlepad": 10,
+        # A fixed height: matplotlib would look for a free one in each drawing.
+        "axes.titley": 1.0,
         "axes.labelsize": 10,
         "xtick.labelsize": 9,
         "ytick.labelsize": 9,
@@ -87,8 +86,6 @@ def style(theme: Theme, *, salt: str = "neuronscope") -> Iterator[None]:
         "savefig.facecolor": "auto",
         "svg.fonttype": "none",
         "svg.hashsalt": salt,
-        "figure.constrained_layout.h_pad": 0.06,
-        "figure.constrained_layout.w_pad": 0.06,
     }
     inked = ("text.color", "axes.labelcolor", "axes.edgecolor", "axes.titlecolor", "grid.color")
     ticks = ("xtick.color", "ytick.color", "xtick.labelcolor", "ytick.labelcolor")

@@ -29,7 +29,7 @@ import pandas as pd
 from jaxtyping import UInt8
 
 from neuronscope import Chart, Gallery, Page, Picture, Section, Stat, StorageError, Strip, Table, Text
-from neuronscope.faces.figures.inline import chart_svg
+from neuronscope.faces.figures.drawing import Drawings, drawing_of
 from neuronscope.faces.figures.style import MINUS, UNPRINTABLE
 from neuronscope.faces.tables import with_index
 
@@ -57,7 +57,13 @@ NARROW_CHART = 450
 """Charts at most this wide, in points, stand two in a row where there is room."""
 
 
-def render_page(page: Page, *, meta: Mapping[str, str] | None = None, links: Sequence[tuple[str, str]] = ()) -> str:
+def render_page(
+    page: Page,
+    *,
+    meta: Mapping[str, str] | None = None,
+    links: Sequence[tuple[str, str]] = (),
+    drawings: Drawings | None = None,
+) -> str:
     """A page as one HTML file that opens offline; the same page gives the same text.
 
     Args:
@@ -65,13 +71,14 @@ def render_page(page: Page, *, meta: Mapping[str, str] | None = None, links: Seq
         meta: lines of provenance (seed, versions, fingerprints), folded away at the end.
         links: (text, address) of other files, for example the index and the tables beside the report. Addresses are
             relative, or `#anchors`; anything with a scheme is shown as text.
+        drawings: charts drawn already, by `draw_charts(page)`; the others are drawn here.
 
     Example:
         >>> html = render_page(Page("Units of <net>", "One line.", (Stat("accuracy", 0.9733),)))
         >>> "Units of &lt;net&gt;" in html, "0.9733" in html
         (True, True)
     """
-    parts = _parts(page)
+    parts = _parts(page, drawings)
     widths = sorted({block.width for part in parts for block in part.blocks if isinstance(block, _ChartView)})
     style = _asset("style.css") + "".join(f".mw-{width}{{max-width:{width}px}}" for width in widths)
     return _finish("report.html.j2", style, page=page, parts=parts, meta=dict(meta or {}), links=_safe(links))
@@ -112,14 +119,19 @@ def render_index(
 
 
 def write_report(
-    page: Page, path: Path, *, meta: Mapping[str, str] | None = None, links: Sequence[tuple[str, str]] = ()
+    page: Page,
+    path: Path,
+    *,
+    meta: Mapping[str, str] | None = None,
+    links: Sequence[tuple[str, str]] = (),
+    drawings: Drawings | None = None,
 ) -> Path:
     """`render_page` into a file, whole or not at all: a reader never meets half a report.
 
     Raises:
         StorageError: the file cannot be written.
     """
-    return _write(render_page(page, meta=meta, links=links), path)
+    return _write(render_page(page, meta=meta, links=links, drawings=drawings), path)
 
 
 def write_index(
@@ -325,7 +337,7 @@ class _Part:
             self.groups.append((kind, [block]))
 
 
-def _parts(page: Page) -> list[_Part]:
+def _parts(page: Page, drawings: Drawings | None) -> list[_Part]:
     """The blocks of a page by section; those before the first section stand at the top, without a heading."""
     parts = [_Part("", "", "start")]
     taken: set[str] = {"start", "contents", "main"}
@@ -337,7 +349,7 @@ def _parts(page: Page) -> list[_Part]:
         elif isinstance(block, Text):
             parts[-1].add(_TextView(block.text, block.tone))
         elif isinstance(block, Chart):
-            parts[-1].add(_chart(block, i, _anchor(block.name, taken)))
+            parts[-1].add(_chart(block, i, _anchor(block.name, taken), drawings))
         elif isinstance(block, Table):
             parts[-1].add(_table(block, _anchor(block.name, taken)))
         else:
@@ -368,13 +380,13 @@ def _stat(stat: Stat) -> _StatView:
     return _StatView(stat.label, value, stat.unit, interval, stat.note)
 
 
-def _chart(chart: Chart, number: int, anchor: str) -> _ChartView:
+def _chart(chart: Chart, number: int, anchor: str, drawings: Drawings | None) -> _ChartView:
     from markupsafe import Markup
 
-    svg = chart_svg(chart, prefix=f"c{number}")
+    svg = drawing_of(chart, drawings).inline(prefix=f"c{number}")
     points = float(svg.split('viewBox="0 0 ', 1)[1].split(" ", 1)[0])
     columns, rows = _numbers_of(chart)
-    # chart_svg builds its element from a parsed tree, so all text in it is escaped already.
+    # The drawing's element is built from a parsed tree, so all text in it is escaped already.
     drawn = Markup(svg)  # noqa: S704
     width = 20 * round(points * CHART_SCALE / 20)
     return _ChartView(anchor, chart.title, chart.text, drawn, width, points <= NARROW_CHART, columns, rows)
