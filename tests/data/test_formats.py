@@ -61,6 +61,14 @@ def test_a_torn_idx_file_is_refused_wherever_it_is_torn(where, packed):
             read_idx(file, dimensions=3)
 
 
+def test_a_header_of_absurd_size_is_refused(tmp_path):
+    """A torn header that announces exabytes is a torn file, not an attempt to read them."""
+    file = tmp_path / "images"
+    file.write_bytes(bytes((0, 0, 8, 3)) + b"\xff" * 12 + b"some pixels")
+    with pytest.raises(DataError, match="announces"):
+        read_idx(file, dimensions=3)
+
+
 @given(st.integers(0, len(gzip.compress(idx_bytes(IMAGES), mtime=0)) - 1), st.integers(1, 255))
 def test_a_flipped_byte_never_gives_other_pixels(position, change):
     """A damaged gzip file is refused, or the damage was in a part of the header that does not matter."""

@@ -32,6 +32,9 @@ IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 IMAGE_FORMATS = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
 """What an image file may hold, whatever its name says; PIL knows more, some of which start other programs."""
 
+LARGEST_IDX = 2**33
+"""Bytes; a header that announces more is torn. MNIST's training images are 47 million."""
+
 GZIP_MAGIC = b"\x1f\x8b"
 IDX_UNSIGNED_BYTE = 0x08
 CIFAR_ROWS = 10_000
@@ -65,6 +68,8 @@ def read_idx(path: Path, *, dimensions: int) -> UInt8[np.ndarray, "..."]:
                 _refuse(path, expected, f"the magic number 0x{header[:4].hex()}")
             shape = tuple(int(side) for side in np.frombuffer(header, dtype=">u4", offset=4))
             size = math.prod(shape)
+            if size > LARGEST_IDX:
+                _refuse(path, expected, f"a header that announces {size:,} bytes")
             body = stream.read(size + 1)  # one more than announced, to notice what is too long
     except (OSError, EOFError, zlib.error) as cause:
         _refuse(path, expected, str(cause) or type(cause).__name__, cause)
