@@ -37,6 +37,7 @@ FLOORS = {
     "preprocessing": 3,
     "augment": 3,
     "attribution": 3,
+    "checkpoint": 3,
     "collect": 3,
     "steps": 4,
     "sweep": 4,

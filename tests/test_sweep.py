@@ -80,6 +80,8 @@ class Disorderly:
     """An executor that works and yields the shards in another order."""
 
     seed: int
+    inside: bool = True
+    threads: int | None = None
 
     def work(self, function, shared, tasks):
         """Yield answers in the order of arrival."""

@@ -8,7 +8,8 @@
     │   └── ResultFileError                   a result folder that is torn, foreign or too new
     ├── MissingDependency     (ImportError)   an optional package that is not installed
     ├── StorageError          (OSError)       a folder that cannot be written: full, read-only, gone
-    └── NonFiniteActivations  (ArithmeticError)  a study finished, but some units gave NaN or infinity
+    ├── NonFiniteActivations  (ArithmeticError)  a study finished, but some units gave NaN or infinity
+    └── PortionDone                           no error: the part of a study that was asked for is worked and kept
 
 Each is also the built-in type in brackets, so that ordinary `except` clauses work. A message has four parts:
 what is wrong, what was expected, what came, what to do. The command line prints it alone, with exit code 2.
@@ -58,6 +59,10 @@ class StorageError(NeuronscopeError, OSError):
 
 class NonFiniteActivations(NeuronscopeError, ArithmeticError):
     """A study is complete and saved, but some units gave NaN or infinite activations."""
+
+
+class PortionDone(NeuronscopeError):
+    """The part of a study that was asked for is worked and kept; joining all parts gives the result."""
 
 
 def nearest(name: str, names: Iterable[str], *, most: int = 3) -> str:

@@ -12,6 +12,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
@@ -66,6 +67,9 @@ class Run:
         workers: threads that decode images beside the network.
         executor: who works the shards.
         progress: who hears how far it is.
+        checkpoint: folder where sweeps keep what they have finished; None keeps nothing.
+        portion: (number from 1, count): work only this part of every sweep's shards.
+        context: what a study adds to the identity of its sweeps, such as a hash of its options.
     """
 
     seed: int = 0
@@ -76,6 +80,9 @@ class Run:
     workers: int = field(default_factory=lambda: os.cpu_count() or 1)
     executor: Executor = field(default_factory=Serial)
     progress: Progress = field(default_factory=Silent)
+    checkpoint: Path | None = None
+    portion: tuple[int, int] | None = None
+    context: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """Refuse sizes below one and devices that are not there."""
@@ -94,6 +101,12 @@ class Run:
         except RuntimeError as error:
             message = f"device '{self.device}' is not known. Give auto, cpu, cuda or cuda:NUMBER"
             raise InputError(message) from error
+        if self.portion is not None and not 1 <= self.portion[0] <= self.portion[1]:
+            message = f"portion {self.portion[0]}/{self.portion[1]} does not exist: expected 1/N to N/N"
+            raise InputError(message)
+        if self.portion is not None and self.checkpoint is None:
+            message = "a portion of the work is of use only where it is kept: give a checkpoint folder"
+            raise InputError(message)
         if self.seed < 0:
             message = f"seed must be 0 or more, not {self.seed}"
             raise InputError(message)

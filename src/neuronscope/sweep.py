@@ -8,20 +8,23 @@ states merge from left to right. The loop also knows what a pass will cost befor
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Generic, TypeVar
 
 import torch
 
+from neuronscope.checkpoint import Checkpoint, Done, ShardState, decode, digest, encode
 from neuronscope.data.dataset import Batch, Data
 from neuronscope.data.design import Design
 from neuronscope.data.loading import batches
-from neuronscope.errors import InputError, NeuronscopeError
+from neuronscope.errors import InputError, NeuronscopeError, PortionDone
+from neuronscope.executors import Executor, Serial
 from neuronscope.hooks import placed
 from neuronscope.maths.streams import Reducer, State
 from neuronscope.models.subject import Subject
-from neuronscope.run import Run
+from neuronscope.result import versions
+from neuronscope.run import Run, Silent
 from neuronscope.steps import Step, activation_bytes
 
 Answer = TypeVar("Answer")
@@ -57,14 +60,10 @@ class Shard:
     first: int
     last: int
 
-
-@dataclass(frozen=True)
-class ShardState:
-    """The state after one shard, with what was left out on the way."""
-
-    state: State
-    images: int
-    skipped: tuple[tuple[int, str], ...]
+    @property
+    def images(self) -> int:
+        """Number of rows."""
+        return self.last - self.first
 
 
 @dataclass(frozen=True)
@@ -122,37 +121,132 @@ def sweep(
 ) -> Swept[Answer]:
     """Show all images to the network, a batch at a time, and fold what the step sees.
 
+    With `run.checkpoint`, what was finished before is not done again, and what is finished now is kept. With
+    `run.portion`, only that part of the shards is worked and kept, and there is no answer: `unfinished` ends the study.
+
     Raises:
         InputError: the data is empty.
         DataError: an image cannot be read, and the data does not say to skip such images.
+        StorageError: a checkpoint cannot be written.
     """
     if len(data) == 0:
         message = f"{data.name} holds no images"
         raise InputError(message)
-    batch_size = data.batch_size(run.batch_size) if isinstance(data, Design) else run.batch_size
-    task = SweepTask(subject, data, step, reducer, run, batch_size)
-    tasks = cut(len(data), batch_size=batch_size, state=reducer.size(step.shapes(len(subject.classes))))
-    waiting: dict[int, ShardState] = {}
-    merged: ShardState | None = None
-    due = 0
-    run.progress.start(name, len(data))
+    task = make_task(subject, data, step, reducer, run=run)
+    shards = cut(len(data), batch_size=task.batch_size, state=reducer.size(step.shapes(len(subject.classes))))
+    checkpoint = Checkpoint(run.checkpoint, name=name, key=identity(task, name=name)) if run.checkpoint else None
+    done = checkpoint.read() if checkpoint is not None else Done()
+    mine = portion(len(shards), run.portion)
+    due = [position for position in mine if position >= done.first and position not in done.beyond]
+    run.progress.start(name, sum(shards[position].images for position in mine))
+    run.progress.advance(sum(shards[position].images for position in mine if position not in set(due)))
     try:
-        for position, answer in run.executor.work(work_shard, task, tasks):
-            waiting[position] = answer
-            while due in waiting:
-                merged = join(reducer, merged, waiting.pop(due))
-                due += 1
+        for position, state in _worked(task, [shards[position] for position in due], run.executor):
+            done = _with_shard(reducer, done, due[position], state)
+            if not run.executor.inside:
+                run.progress.advance(shards[due[position]].images)
+            if checkpoint is not None:
+                checkpoint.write(done)
     finally:
         run.progress.finish()
-    if due != len(tasks):
+    if run.portion is not None:
+        if checkpoint is not None:
+            checkpoint.write(done, now=True)
+        return Swept(None, 0, ())  # type: ignore[arg-type]  # nobody may use it: `unfinished` stops the study
+    if done.first != len(shards):
         message = (
-            f"the executor brought back {due} of {len(tasks)} shards of '{name}' in order: its answer is incomplete"
+            f"the executor brought back {done.first} of {len(shards)} shards of '{name}': the answer is incomplete"
         )
         raise NeuronscopeError(message)
-    if merged is None or merged.images == 0:
+    if checkpoint is not None and due:
+        checkpoint.write(done, now=True)
+    if done.prefix is None or done.prefix.images == 0:
         message = f"none of the {len(data)} images of {data.name} could be read"
         raise InputError(message)
-    return Swept(reducer.finish(merged.state), merged.images, merged.skipped)
+    return Swept(reducer.finish(done.prefix.state), done.prefix.images, done.prefix.skipped)
+
+
+def unfinished(run: Run) -> None:
+    """End a study after its independent sweeps when only a portion of them was asked for.
+
+    Raises:
+        PortionDone: always, when the run has a portion.
+    """
+    if run.portion is not None:
+        number, count = run.portion
+        message = f"portion {number} of {count} is done"
+        raise PortionDone(message)
+
+
+def make_task(subject: Subject, data: Data | Design, step: Step, reducer: Reducer[Any], *, run: Run) -> SweepTask:
+    """The task of a sweep: the run as its shards see it, with threads settled and without a listener elsewhere."""
+    batch_size = data.batch_size(run.batch_size) if isinstance(data, Design) else run.batch_size
+    threads = run.threads if run.threads is not None else run.executor.threads
+    inside = run.executor.inside
+    own = replace(
+        run,
+        threads=threads,
+        progress=run.progress if inside else Silent(),
+        workers=run.workers if inside else 1,
+        executor=Serial(),
+        checkpoint=None,
+        portion=None,
+    )
+    return SweepTask(subject, data, step, reducer, own, batch_size)
+
+
+def identity(task: SweepTask, *, name: str) -> str:
+    """A hash of all that decides the answer of a sweep: a checkpoint serves no other computation."""
+    run = task.run
+    return digest(
+        name,
+        task.subject.fingerprint,
+        task.subject.preprocess,
+        task.data.fingerprint,
+        task.data.on_error,
+        task.step,
+        task.reducer,
+        run.context,
+        run.seed,
+        run.torch_device,
+        run.dtype,
+        task.batch_size,
+        run.threads if run.threads is not None else torch.get_num_threads(),
+        sorted(versions().items()),
+    )
+
+
+def portion(shards: int, part: tuple[int, int] | None) -> range:
+    """Positions of the shards of one part, consecutive; all when there is no part.
+
+    Example:
+        >>> portion(10, (2, 3))
+        range(3, 6)
+    """
+    if part is None:
+        return range(shards)
+    number, count = part
+    return range((number - 1) * shards // count, number * shards // count)
+
+
+def _with_shard(reducer: Reducer[Any], done: Done, position: int, state: ShardState) -> Done:
+    """One more finished shard, merged into the prefix as soon as it borders on it: always from left to right."""
+    beyond = {**done.beyond, position: state}
+    first, prefix = done.first, done.prefix
+    while first in beyond:
+        prefix = join(reducer, prefix, beyond.pop(first))
+        first += 1
+    return Done(first, prefix, beyond)
+
+
+def _worked(task: SweepTask, shards: Sequence[Shard], executor: Executor) -> Iterator[tuple[int, ShardState]]:
+    """The state of each shard as it comes; from elsewhere it comes as bytes, so that nothing is pickled."""
+    if executor.inside:
+        yield from executor.work(work_shard, task, shards)
+        return
+    for position, answer in executor.work(work_shard_elsewhere, task, shards):
+        state, images, skipped = decode(answer)
+        yield position, ShardState(state, images, tuple((int(row), str(cause)) for row, cause in skipped))
 
 
 def cut(images: int, *, batch_size: int, state: int) -> tuple[Shard, ...]:
@@ -166,6 +260,12 @@ def cut(images: int, *, batch_size: int, state: int) -> tuple[Shard, ...]:
     most = _MOST_SHARDS if state <= _LARGE_STATE else max(_LEAST_SHARDS, _MOST_SHARDS * _LARGE_STATE // state)
     each = max(_LEAST_BATCHES, -(-count // most)) * batch_size
     return tuple(Shard(first, min(first + each, images)) for first in range(0, images, each))
+
+
+def work_shard_elsewhere(task: SweepTask, shard: Shard) -> bytes:
+    """`work_shard` with its state as bytes, fit to travel."""
+    done = work_shard(task, shard)
+    return encode([done.state, done.images, done.skipped])
 
 
 def work_shard(task: SweepTask, shard: Shard) -> ShardState:

@@ -6,6 +6,7 @@ and a batch holds whole blocks, so that an estimator finds all it compares in on
 
 from __future__ import annotations
 
+import hashlib
 import threading
 from collections import OrderedDict
 from dataclasses import dataclass, field, replace
@@ -52,6 +53,17 @@ class Design:
     def name(self) -> str:
         """The base's name, with the number of rows."""
         return f"{self.base.name} ({len(self)} designed rows)"
+
+    @property
+    def fingerprint(self) -> str:
+        """Changes whenever the images, the rows, the parameters or the blocks change."""
+        parts = (self.image_row.tobytes(), self.parameters.tobytes(), str(self.block).encode())
+        return hashlib.sha256(self.base.fingerprint.encode() + b"".join(parts)).hexdigest()
+
+    @property
+    def on_error(self) -> str:
+        """As the base has it."""
+        return self.base.on_error
 
     def __len__(self) -> int:
         """Number of rows."""

@@ -17,6 +17,7 @@ import torch
 import xarray as xr
 from torch import nn
 
+from neuronscope.checkpoint import digest
 from neuronscope.data.dataset import Data
 from neuronscope.errors import InputError, UnknownName, nearest
 from neuronscope.maths import ranks, resampling, selectivity
@@ -39,7 +40,7 @@ from neuronscope.run import Run
 from neuronscope.steps import GradientTimesActivation, Observe, Step, columns
 from neuronscope.studies.layers.page import layers_page
 from neuronscope.studies.layers.spec import LEGACY, LayersSpec
-from neuronscope.sweep import Plan, PlannedSweep, Swept, estimate, planned, sweep
+from neuronscope.sweep import Plan, PlannedSweep, Swept, estimate, planned, sweep, unfinished
 from neuronscope.units import LayerInfo
 
 NEAR_DEAD = 0.01
@@ -113,6 +114,7 @@ def run_layers(subject: Subject, data: Data, spec: LayersSpec | None = None, *, 
     pulled = None
     if setting.spec.gradient != "none":
         pulled = sweep(setting.subject, setting.data, *attribution(setting), run=setting.run, name="attribute")
+    unfinished(setting.run)
     tree = assemble(setting, seen, pulled)
     provenance = Provenance(
         study="layers",
@@ -174,7 +176,8 @@ def settle(subject: Subject, data: Data, spec: LayersSpec, run: Run) -> Setting:
     if any(not 0 <= row < len(data) for row in spec.examples):
         message = f"example row {max(spec.examples)} is not in {data.name}, which has {len(data)} images"
         raise InputError(message)
-    return Setting(subject, data, spec, run, subject.select(*spec.layers))
+    named = replace(run, context=(*run.context, "layers", digest(spec)))
+    return Setting(subject, data, spec, named, subject.select(*spec.layers))
 
 
 def observation(setting: Setting) -> tuple[Observe, Reducer[dict[str, Any]]]:

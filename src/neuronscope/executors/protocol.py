@@ -1,8 +1,4 @@
-"""Where the shards of a sweep are worked: one after another here; worker processes and clusters take the same shape.
-
-An executor gets one function, the objects that all tasks share (the network, the data: handed over once, by reference)
-and the tasks themselves (small values). It yields (position, answer) pairs in any order; the caller puts them in order.
-"""
+"""What an executor is, and the simplest one."""
 
 from __future__ import annotations
 
@@ -19,10 +15,23 @@ Answer = TypeVar("Answer")
 class Executor(Protocol):
     """Works a list of independent tasks."""
 
+    @property
+    def inside(self) -> bool:
+        """Whether tasks run in this very process (then they report their own progress)."""
+        ...
+
+    @property
+    def threads(self) -> int | None:
+        """Threads of one operation in a task when the run does not say; None leaves PyTorch's own number."""
+        ...
+
     def work(
         self, function: Callable[[Shared, Task], Answer], shared: Shared, tasks: Sequence[Task]
     ) -> Iterator[tuple[int, Answer]]:
-        """Yield `(position, function(shared, tasks[position]))` for every task, in any order."""
+        """Yield `(position, function(shared, tasks[position]))` for every task, in any order.
+
+        No more answers are ahead of the earliest missing one than a small multiple of the workers: they wait in memory.
+        """
         ...
 
 
@@ -30,13 +39,19 @@ class Executor(Protocol):
 class Serial:
     """One task after another, in this process."""
 
+    @property
+    def inside(self) -> bool:
+        """Tasks run here."""
+        return True
+
+    @property
+    def threads(self) -> int | None:
+        """PyTorch's own number."""
+        return None
+
     def work(
         self, function: Callable[[Shared, Task], Answer], shared: Shared, tasks: Sequence[Task]
     ) -> Iterator[tuple[int, Answer]]:
         """Yield the answers in order."""
         for position, task in enumerate(tasks):
             yield position, function(shared, task)
-
-
-EXECUTORS: dict[str, Callable[[], Executor]] = {"serial": Serial}
-"""Name on the command line -> maker."""

@@ -1,0 +1,229 @@
+"""What a sweep has done so far, on disk: whole or not at all, and never for another computation.
+
+A checkpoint of a sweep is one file: the merged state of the first shards, and the states of finished shards beyond
+them. Its name is a hash of everything that decides the result (weights, images, options, seed, versions, batch size,
+threads), so an old one cannot be picked up by a changed run. Its content carries its own hash, so a torn one is
+recognised and dropped. States are written as safetensors with a JSON outline: nothing is pickled.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import logging
+import os
+import shutil
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+
+from neuronscope.errors import InputError, StorageError
+from neuronscope.maths.streams import State
+
+LOGGER = logging.getLogger("neuronscope")
+
+_MAGIC = b"NSCOPE01"
+_DIGEST = 32
+_LEAST_PAUSE = 30.0  # seconds between two writes of one checkpoint
+_SHARE = 20.0  # and at least so many times as long as the last write took
+_LOCK = ".lock"
+
+
+@dataclass(frozen=True)
+class ShardState:
+    """The state after one or more consecutive shards, with what was left out on the way."""
+
+    state: State
+    images: int
+    skipped: tuple[tuple[int, str], ...] = ()
+
+
+@dataclass(frozen=True)
+class Done:
+    """How far a sweep is.
+
+    Attributes:
+        first: number of shards merged into `prefix`, counted from the beginning.
+        prefix: their merged state; None while `first` is 0.
+        beyond: position -> state of finished shards after them.
+    """
+
+    first: int = 0
+    prefix: ShardState | None = None
+    beyond: Mapping[int, ShardState] = field(default_factory=dict)
+
+
+class Checkpoint:
+    """One sweep's file, written at most every 30 seconds and at most a twentieth of the time."""
+
+    def __init__(self, folder: Path, *, name: str, key: str) -> None:
+        """The checkpoint of the sweep `name` with the identity `key`, in a folder that is made when first written."""
+        self.path = folder / f"{name}-{key[:24]}.state"
+        self.key = key
+        self._due = time.monotonic() + _LEAST_PAUSE
+
+    def read(self) -> Done:
+        """What was done before: nothing without a checkpoint, or with one that is torn or another's (it is removed)."""
+        if not self.path.is_file():
+            return Done()
+        try:
+            parts = decode(self.path.read_bytes())
+            if parts["key"] == self.key:
+                LOGGER.info("going on from %s: %d shards are done", self.path, parts["first"])
+                prefix = ShardState(*parts["prefix"]) if parts["prefix"] is not None else None
+                return Done(parts["first"], prefix, {int(p): ShardState(*s) for p, s in parts["beyond"].items()})
+            LOGGER.warning("%s belongs to another computation and is dropped", self.path)
+        except (ValueError, KeyError, TypeError) as error:
+            LOGGER.warning("%s is torn and is dropped (%s)", self.path, error)
+        except OSError as error:
+            LOGGER.warning("%s cannot be read (%s): the work starts over", self.path, error)
+            return Done()
+        self.path.unlink(missing_ok=True)
+        return Done()
+
+    def write(self, done: Done, *, now: bool = False) -> None:
+        """Put the state on disk when it is time, or `now`.
+
+        Raises:
+            StorageError: the folder cannot be written; the checkpoint before is still whole.
+        """
+        if not now and time.monotonic() < self._due:
+            return
+        start = time.monotonic()
+        parts = {
+            "key": self.key,
+            "first": done.first,
+            "prefix": _row(done.prefix) if done.prefix is not None else None,
+            "beyond": {str(position): _row(state) for position, state in done.beyond.items()},
+        }
+        write_whole(self.path, encode(parts))
+        took = time.monotonic() - start
+        self._due = time.monotonic() + max(_LEAST_PAUSE, _SHARE * took)
+
+
+def encode(value: object) -> bytes:
+    """A nest of dictionaries, lists, tensors and JSON values as bytes that know whether they are whole."""
+    tensors: dict[str, torch.Tensor] = {}
+
+    def outline(part: object) -> object:
+        if isinstance(part, torch.Tensor):
+            name = str(len(tensors))
+            tensors[name] = part.detach().cpu().contiguous().clone()
+            return {"tensor": name}
+        if isinstance(part, dict):
+            return {"dict": {str(key): outline(inner) for key, inner in part.items()}}
+        if isinstance(part, list | tuple):
+            return {"list": [outline(inner) for inner in part]}
+        return {"value": part}
+
+    plan = json.dumps(outline(value)).encode()
+    body = len(plan).to_bytes(8, "little") + plan + save(tensors)
+    return _MAGIC + hashlib.sha256(body).digest() + body
+
+
+def decode(data: bytes) -> Any:
+    """What `encode` was given; tuples come back as lists.
+
+    Raises:
+        ValueError: the bytes are torn, or not from `encode`.
+    """
+    start = len(_MAGIC) + _DIGEST
+    body = data[start:]
+    if not data.startswith(_MAGIC) or hashlib.sha256(body).digest() != data[len(_MAGIC) : start]:
+        message = "the bytes do not match their checksum"
+        raise ValueError(message)
+    length = int.from_bytes(body[:8], "little")
+    plan = json.loads(body[8 : 8 + length])
+    try:
+        tensors = load(body[8 + length :])
+    except SafetensorError as error:
+        raise ValueError(str(error)) from error
+
+    def fill(part: Any) -> Any:
+        kind, inner = next(iter(part.items()))
+        match kind:
+            case "tensor":
+                return tensors[inner]
+            case "dict":
+                return {key: fill(value) for key, value in inner.items()}
+            case "list":
+                return [fill(value) for value in inner]
+            case _:
+                return inner
+
+    return fill(plan)
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """Write a file so that it is there as a whole or not at all, and survives a loss of power.
+
+    Raises:
+        StorageError: it cannot be written; what stood there before still does.
+    """
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with partial.open("wb") as stream:
+            stream.write(data)
+            stream.flush()
+            os.fsync(stream.fileno())
+        partial.replace(path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
+        message = (
+            f"cannot write {path} ({len(data) / 2**20:.0f} MiB): {error.strerror or error}. What was finished before "
+            "is kept: make room, or mend the folder, and run the same command again"
+        )
+        raise StorageError(message) from error
+
+
+def drop_checkpoints(folder: Path) -> None:
+    """Remove all checkpoints of a run: it is finished, or starts over."""
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Have an output folder for oneself; the lock goes with the process, however it ends.
+
+    Raises:
+        InputError: another run is writing there.
+    """
+    try:
+        import fcntl
+    except ImportError:  # Windows: no advisory locks of this kind
+        yield
+        return
+    path = folder / _LOCK
+    with path.open("a+") as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            stream.seek(0)
+            owner = stream.read().strip() or "another process"
+            message = f"{folder} is in use: {owner} is writing there. Wait for it, or choose another --out"
+            raise InputError(message) from error
+        stream.truncate(0)
+        stream.write(f"process {os.getpid()}")
+        stream.flush()
+        try:
+            yield
+        finally:
+            stream.truncate(0)
+
+
+def digest(*parts: object) -> str:
+    """SHA-256 of the printed form of values, as the identity of a computation."""
+    return hashlib.sha256("\x1f".join(str(part) for part in parts).encode()).hexdigest()
+
+
+def _row(state: ShardState) -> list[object]:
+    return [state.state, state.images, [list(entry) for entry in state.skipped]]
