@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from neuronscope.checkpoint import drop_checkpoints, gather, locked
     from neuronscope.collect import Collect
     from neuronscope.data import (
         DATA_SOURCES,
@@ -42,13 +43,14 @@ if TYPE_CHECKING:
         MissingDependency,
         NeuronscopeError,
         NonFiniteActivations,
+        PortionDone,
         ResultFileError,
         StorageError,
         UnknownName,
         WeightsError,
         nearest,
     )
-    from neuronscope.executors import EXECUTORS, Executor, Serial
+    from neuronscope.executors import EXECUTORS, Executor, Processes, Serial
     from neuronscope.hooks import edited, observed
     from neuronscope.maths.streams import (
         ClassMoments,
@@ -111,8 +113,10 @@ __all__ = [
     "Picture",
     "Plan",
     "PlannedSweep",
+    "PortionDone",
     "Predict",
     "Preprocess",
+    "Processes",
     "Progress",
     "Provenance",
     "ReceptiveField",
@@ -143,10 +147,13 @@ __all__ = [
     "class_counts",
     "data_from_arrays",
     "drop",
+    "drop_checkpoints",
     "edited",
+    "gather",
     "keep",
     "load_data",
     "load_model",
+    "locked",
     "nearest",
     "observed",
     "open",
@@ -162,13 +169,14 @@ __all__ = [
 ]
 
 _HOMES = {
+    "checkpoint": "drop_checkpoints gather locked",
     "collect": "Collect",
     "data": "Batch DATA_SOURCES Data DataRequest batches class_counts data_from_arrays load_data sort_imagenet",
     "data.design": "Design",
     "edits": "Edit drop keep replace scale stop_gradient",
-    "errors": "DataError InputError MissingDependency NeuronscopeError NonFiniteActivations "
+    "errors": "DataError InputError MissingDependency NeuronscopeError NonFiniteActivations PortionDone "
     "ResultFileError StorageError UnknownName WeightsError nearest",
-    "executors": "EXECUTORS Executor Serial",
+    "executors": "EXECUTORS Executor Processes Serial",
     "hooks": "edited observed",
     "maths.streams": "ClassMoments CoActivation Confusion Each Histogram MapMoments "
     "Moments Reducer StackRows TopK UpperTail",

@@ -15,7 +15,7 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -43,6 +43,16 @@ class ShardState:
     state: State
     images: int
     skipped: tuple[tuple[int, str], ...] = ()
+
+    def plain(self) -> list[object]:
+        """The state as `encode` takes it."""
+        return [self.state, self.images, [list(entry) for entry in self.skipped]]
+
+    @classmethod
+    def from_plain(cls, parts: Sequence[Any]) -> ShardState:
+        """What `plain` gave, after its way through `encode` and `decode`."""
+        state, images, skipped = parts
+        return cls(state, images, tuple((int(row), str(cause)) for row, cause in skipped))
 
 
 @dataclass(frozen=True)
@@ -77,8 +87,7 @@ class Checkpoint:
             parts = decode(self.path.read_bytes())
             if parts["key"] == self.key:
                 LOGGER.info("going on from %s: %d shards are done", self.path, parts["first"])
-                prefix = ShardState(*parts["prefix"]) if parts["prefix"] is not None else None
-                return Done(parts["first"], prefix, {int(p): ShardState(*s) for p, s in parts["beyond"].items()})
+                return _done(parts)
             LOGGER.warning("%s belongs to another computation and is dropped", self.path)
         except (ValueError, KeyError, TypeError) as error:
             LOGGER.warning("%s is torn and is dropped (%s)", self.path, error)
@@ -100,8 +109,8 @@ class Checkpoint:
         parts = {
             "key": self.key,
             "first": done.first,
-            "prefix": _row(done.prefix) if done.prefix is not None else None,
-            "beyond": {str(position): _row(state) for position, state in done.beyond.items()},
+            "prefix": done.prefix.plain() if done.prefix is not None else None,
+            "beyond": {str(position): state.plain() for position, state in done.beyond.items()},
         }
         write_whole(self.path, encode(parts))
         took = time.monotonic() - start
@@ -225,5 +234,51 @@ def digest(*parts: object) -> str:
     return hashlib.sha256("\x1f".join(str(part) for part in parts).encode()).hexdigest()
 
 
-def _row(state: ShardState) -> list[object]:
-    return [state.state, state.images, [list(entry) for entry in state.skipped]]
+def gather(folders: Sequence[Path], target: Path) -> int:
+    """Bring the parts of a study together: all finished shards of several checkpoint folders into one.
+
+    Args:
+        folders: the checkpoint folders of the parts.
+        target: where the joined checkpoints go.
+
+    Returns:
+        Number of sweeps.
+
+    Raises:
+        InputError: a folder holds no checkpoints, torn ones, or those of another computation.
+        StorageError: the target cannot be written.
+    """
+    names = [{path.name for path in folder.glob("*.state")} for folder in folders]
+    for folder, own in zip(folders, names, strict=True):
+        if not own:
+            message = f"{folder} holds no checkpoints: expected the output folder of a run with --shard I/N"
+            raise InputError(message)
+        if own != names[0]:
+            message = (
+                f"{folder} holds the shards of another computation than {folders[0]}: weights, images, options, seed, "
+                "versions, batch size and threads must be the same on all machines"
+            )
+            raise InputError(message)
+    for name in sorted(names[0]):
+        parts = [_whole(folder / name) for folder in folders]
+        dones = [_done(part) for part in parts]
+        longest = max(dones, key=lambda done: done.first)
+        beyond = {position: state for done in dones for position, state in done.beyond.items()}
+        done = Done(longest.first, longest.prefix, {p: s for p, s in beyond.items() if p >= longest.first})
+        sweep, _, _ = name.rpartition("-")
+        Checkpoint(target, name=sweep, key=parts[0]["key"]).write(done, now=True)
+    return len(names[0])
+
+
+def _whole(path: Path) -> Any:
+    try:
+        return decode(path.read_bytes())
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        message = f"{path} is torn or cannot be read ({error}). Work that portion again"
+        raise InputError(message) from error
+
+
+def _done(parts: Mapping[str, Any]) -> Done:
+    prefix = ShardState.from_plain(parts["prefix"]) if parts["prefix"] is not None else None
+    beyond = {int(position): ShardState.from_plain(state) for position, state in parts["beyond"].items()}
+    return Done(int(parts["first"]), prefix, beyond)

@@ -135,14 +135,14 @@ def sweep(
     task = make_task(subject, data, step, reducer, run=run)
     shards = cut(len(data), batch_size=task.batch_size, state=reducer.size(step.shapes(len(subject.classes))))
     checkpoint = Checkpoint(run.checkpoint, name=name, key=identity(task, name=name)) if run.checkpoint else None
-    done = checkpoint.read() if checkpoint is not None else Done()
+    done = _absorbed(reducer, checkpoint.read()) if checkpoint is not None else Done()
     mine = portion(len(shards), run.portion)
     due = [position for position in mine if position >= done.first and position not in done.beyond]
     run.progress.start(name, sum(shards[position].images for position in mine))
     run.progress.advance(sum(shards[position].images for position in mine if position not in set(due)))
     try:
         for position, state in _worked(task, [shards[position] for position in due], run.executor):
-            done = _with_shard(reducer, done, due[position], state)
+            done = _absorbed(reducer, replace(done, beyond={**done.beyond, due[position]: state}))
             if not run.executor.inside:
                 run.progress.advance(shards[due[position]].images)
             if checkpoint is not None:
@@ -229,10 +229,9 @@ def portion(shards: int, part: tuple[int, int] | None) -> range:
     return range((number - 1) * shards // count, number * shards // count)
 
 
-def _with_shard(reducer: Reducer[Any], done: Done, position: int, state: ShardState) -> Done:
-    """One more finished shard, merged into the prefix as soon as it borders on it: always from left to right."""
-    beyond = {**done.beyond, position: state}
-    first, prefix = done.first, done.prefix
+def _absorbed(reducer: Reducer[Any], done: Done) -> Done:
+    """Finished shards merged into the prefix as far as they border on it: always from left to right."""
+    beyond, first, prefix = dict(done.beyond), done.first, done.prefix
     while first in beyond:
         prefix = join(reducer, prefix, beyond.pop(first))
         first += 1
@@ -245,8 +244,7 @@ def _worked(task: SweepTask, shards: Sequence[Shard], executor: Executor) -> Ite
         yield from executor.work(work_shard, task, shards)
         return
     for position, answer in executor.work(work_shard_elsewhere, task, shards):
-        state, images, skipped = decode(answer)
-        yield position, ShardState(state, images, tuple((int(row), str(cause)) for row, cause in skipped))
+        yield position, ShardState.from_plain(decode(answer))
 
 
 def cut(images: int, *, batch_size: int, state: int) -> tuple[Shard, ...]:
@@ -264,8 +262,7 @@ def cut(images: int, *, batch_size: int, state: int) -> tuple[Shard, ...]:
 
 def work_shard_elsewhere(task: SweepTask, shard: Shard) -> bytes:
     """`work_shard` with its state as bytes, fit to travel."""
-    done = work_shard(task, shard)
-    return encode([done.state, done.images, done.skipped])
+    return encode(work_shard(task, shard).plain())
 
 
 def work_shard(task: SweepTask, shard: Shard) -> ShardState:

@@ -266,7 +266,7 @@ def check_devices(accelerators: Sequence[Accelerator], *, built: str, driver: bo
         text = f"there is an NVIDIA driver, but PyTorch {why}; runs will use the processor"
         return Finding("machine", "device", "warning", text, "Install the build of PyTorch that fits the driver")
     if mps:
-        text = "runs use the processor. There is an Apple GPU, which is not used: it has no float64, in which sums are kept"
+        text = "runs use the processor, not the Apple GPU there is: it has no float64, in which sums are kept"
         return Finding("machine", "device", "note", text)
     return Finding("machine", "device", "fine", "no accelerator: runs use the processor")
 
@@ -280,7 +280,7 @@ def check_threads(threads: int, *, cores: int, policy: str | None) -> Finding:
         policy: the environment variable OMP_WAIT_POLICY.
     """
     if threads > cores:
-        text = f"PyTorch works with {threads} threads, but this program may use {cores} cores: they get in each other's way"
+        text = f"PyTorch works with {threads} threads, but may use {cores} cores: they get in each other's way"
         return Finding("machine", "threads", "warning", text, f"Say --threads {cores}, or set OMP_NUM_THREADS={cores}")
     text = f"{threads} threads for one operation on {cores} cores"
     if (policy or "").upper() != "PASSIVE":

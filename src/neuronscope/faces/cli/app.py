@@ -124,6 +124,20 @@ def report(
     console.say(str(outputs.report.resolve()))
 
 
+@app.command(
+    epilog="Example:\n\nneuronscope merge runs/part-1 runs/part-2 --out runs/whole",
+)
+def merge(
+    folders: Annotated[list[Path], typer.Argument(help="Output folders of the parts, each made with --shard I/N.")],
+    *,
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder to write to.")] = Path("runs/merged"),
+) -> None:
+    """Join the parts of a study that several machines have worked, and write its result."""
+    from neuronscope.faces.cli.run import run_merged
+
+    run_merged(folders, out)
+
+
 app.add_typer(lists.app, name="list")
 app.add_typer(data.app, name="data")
 

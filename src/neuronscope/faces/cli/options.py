@@ -165,6 +165,9 @@ RUN = (
     Option("executor", "Who works the shards: see `neuronscope list executors`.", table="run", default="serial"),
 )
 
+SHARD = Option("shard", "Work one part of the images only, as in 2/8; `neuronscope merge` joins the parts.")
+FRESH = Option("fresh", "Start over: forget what an interrupted run in this folder has finished.", type=bool)
+
 ORIGINAL = Option(
     "export_original",
     "Also write original/: the files of the program the study comes from, under their names.",

@@ -58,6 +58,19 @@ def read_recipe(path: Path, *, options: Sequence[Option], study: str) -> Setting
     return settings
 
 
+def study_name(path: Path) -> str:
+    """The study that a written recipe is of; empty when it does not say.
+
+    Raises:
+        InputError: the file cannot be read as TOML.
+    """
+    try:
+        return str(tomllib.loads(path.read_text(encoding="utf-8")).get("study", {}).get("name", ""))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        message = f"the recipe {path} cannot be read: {error}"
+        raise InputError(message) from error
+
+
 def merge(recipe: Mapping[str, Mapping[str, Any]], flags: Mapping[str, Any], *, options: Sequence[Option]) -> Settings:
     """The settings of a recipe with those of the command line in their place where both speak.
 

@@ -5,8 +5,8 @@ There is one subcommand for each row of `STUDIES`, made from the fields of its s
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from neuronscope import (
     NonFiniteActivations,
     Page,
     Plan,
+    PortionDone,
     Result,
     Run,
     Stat,
@@ -29,13 +30,19 @@ from neuronscope import (
     Subject,
     UnknownName,
     __version__,
+    drop_checkpoints,
+    gather,
     load_data,
     load_model,
+    locked,
     nearest,
 )
 from neuronscope.faces.cli import console, options, recipes
 from neuronscope.faces.cli.options import Option
 from neuronscope.faces.outputs import RECIPE, Original, Outputs, prepare_folder, write_outputs
+
+CHECKPOINT = "checkpoint"
+"""Folder inside the output folder where an unfinished run keeps what it has done."""
 
 _SHOWN_SKIPPED = 5
 _SHOWN_LAYERS = 8
@@ -104,6 +111,8 @@ def study_options(study: Study) -> tuple[Option, ...]:
         *options.RUN,
         options.ORIGINAL,
         options.RECIPE,
+        options.SHARD,
+        options.FRESH,
         options.PLAN,
         options.QUIET,
     )
@@ -146,15 +155,31 @@ def run_study(study: Study, flags: Mapping[str, Any]) -> None:
     recipe = flags.get("recipe")
     written = recipes.read_recipe(recipe, options=known, study=study.name) if recipe is not None else {}
     settings = recipes.merge(written, flags, options=known)
-    quiet, plan_only = bool(flags.get("quiet")), bool(flags.get("plan"))
+    plan_only = bool(flags.get("plan"))
     spec = make_spec(study.spec, settings["study"])
     _check_legacy(study, spec)
     folder = Path(settings["run"].get("out", Path("runs") / study.name))
-    if not plan_only:
-        prepare_folder(folder)
+    if plan_only:
+        _run_in(folder, study, spec, settings, flags)
+        return
+    prepare_folder(folder)
+    with locked(folder):
+        _run_in(folder, study, spec, settings, flags)
+
+
+def _run_in(folder: Path, study: Study, spec: Any, settings: recipes.Settings, flags: Mapping[str, Any]) -> None:
+    """The study in a folder that no other run is writing to."""
+    quiet, plan_only = bool(flags.get("quiet")), bool(flags.get("plan"))
+    checkpoint = folder / CHECKPOINT
+    if flags.get("fresh"):
+        drop_checkpoints(checkpoint)
     request = Request(
         study=study,
-        run=make_run(settings["run"], progress=console.progress(quiet=quiet)),
+        run=replace(
+            make_run(settings["run"], progress=console.progress(quiet=quiet)),
+            checkpoint=checkpoint,
+            portion=read_shard(flags.get("shard")),
+        ),
         subject=make_subject(settings["model"]),
         data=make_data(settings["data"], seed=settings["run"].get("seed", 0)),
         spec=spec,
@@ -169,11 +194,53 @@ def run_study(study: Study, flags: Mapping[str, Any]) -> None:
     if plan_only:
         return
     recipes.write_recipe(folder / RECIPE, resolved(settings, request), title=_repeat(request))
-    result, outputs = execute(request)
+    try:
+        result, outputs = execute(request)
+    except PortionDone as done:
+        console.say(f"{done}. When all are done: neuronscope merge DIR... --out DIR, with the folders of all parts, as")
+        console.say(str(folder.resolve()))
+        return
+    drop_checkpoints(checkpoint)
     show_stats(outputs.page)
     say_skipped(result, request.data)
     console.say(str(outputs.report.resolve()))
     check_finite(result)
+
+
+def run_merged(parts: Sequence[Path], out: Path) -> None:
+    """Join the parts of a study that were worked with `--shard`, and finish it.
+
+    Raises:
+        InputError: a folder holds no part, or a part of another computation.
+    """
+    for part in parts:
+        if not (part / RECIPE).is_file():
+            message = f"{part} holds no {RECIPE}: expected the output folder of a run with --shard I/N"
+            raise InputError(message)
+    prepare_folder(out)
+    found = gather([part / CHECKPOINT for part in parts], out / CHECKPOINT)
+    console.say(f"joined {len(parts)} parts of {found} sweeps")
+    recipe = parts[0] / RECIPE
+    name = recipes.study_name(recipe)
+    if name not in STUDIES:
+        message = f"{recipe} is of the study '{name}', which is not installed here.{nearest(name, STUDIES)}"
+        raise UnknownName(message)
+    run_study(STUDIES[name], {"recipe": recipe, "out": out})
+
+
+def read_shard(text: str | None) -> tuple[int, int] | None:
+    """`2/8` as (2, 8).
+
+    Raises:
+        InputError: the text is not of this form.
+    """
+    if text is None:
+        return None
+    number, slash, count = text.partition("/")
+    if not (slash and number.strip().isdigit() and count.strip().isdigit()):
+        message = f"--shard takes a part and their number, as in 2/8, not '{text}'"
+        raise InputError(message)
+    return int(number), int(count)
 
 
 def execute(request: Request) -> tuple[Result, Outputs]:
