@@ -6,7 +6,9 @@ import os
 import resource
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -15,7 +17,7 @@ import _measure as measure
 import neuronscope as ns
 from neuronscope.data.dataset import Batch, data_from_arrays
 from neuronscope.maths.ranks import auroc
-from neuronscope.maths.streams import Each, MapMoments, Moments, TopK
+from neuronscope.maths.streams import Each, MapMoments, Moments, StackRows, TopK
 from neuronscope.steps import Observe
 
 BATCH = 8
@@ -98,6 +100,46 @@ def _check_against_definition(
         np.testing.assert_array_equal(answer["top"].index[0, place], order[0].numpy())
 
 
+def decoding(*, quick: bool) -> Iterator[measure.Figure]:
+    """Images per second with decoding beside the network, over the slower of decoding alone and the network alone."""
+    from PIL import Image
+
+    number = 64 if quick else 192
+    rng = np.random.default_rng(0)
+    with tempfile.TemporaryDirectory() as folder:
+        for row in range(number):  # smooth colours: as large on disk as photographs of that size, about 20 kB
+            coarse = Image.fromarray(rng.integers(0, 256, (32, 32, 3), dtype=np.uint8))
+            coarse.resize((256, 256), Image.Resampling.BICUBIC).save(Path(folder) / f"{row:04d}.jpg", quality=90)
+        subject = ns.load_model("torchvision:resnet18", weights="random")
+        data = ns.load_data(f"folder:{folder}")
+        run = ns.Run(batch_size=16)
+        ready = list(ns.batches(data, subject.preprocess.batch, batch_size=run.batch_size, workers=run.workers))
+
+        def decode_alone() -> None:
+            for _ in ns.batches(data, subject.preprocess.batch, batch_size=run.batch_size, workers=run.workers):
+                pass
+
+        def network_alone() -> torch.Tensor:
+            with torch.inference_mode():
+                return torch.cat([subject.module(batch.image) for batch in ready])
+
+        def together() -> torch.Tensor:
+            fold = Each(logits=StackRows("logits", images=number))
+            return torch.from_numpy(ns.sweep(subject, data, ns.Predict(), fold, run=run).answer["logits"].values)
+
+        assert torch.equal(network_alone(), together()), "decoding beside the network changed its answer"
+        repeats = 3 if quick else 7
+        bound = measure.pairs(decode_alone, network_alone, repeats=repeats)
+        slower = network_alone if bound.ratio > 1 else decode_alone
+        paired = measure.pairs(together, slower, repeats=repeats)
+        yield measure.judged(
+            f"images per second with decoding, over the slower side alone ({slower.__name__})",
+            paired,
+            goal=">= 0.9",
+            met=lambda ratio: ratio >= 0.9,
+        )
+
+
 def memory(*, quick: bool) -> Iterator[measure.Figure]:
     """Peak memory of a sweep over n and over 4n images, each in a process of its own."""
     n = 64 if quick else 256
@@ -163,6 +205,7 @@ def ranks(*, quick: bool) -> Iterator[measure.Figure]:
 def figures(quick: bool) -> Iterator[measure.Figure]:  # noqa: FBT001 called by the harness
     """All of them."""
     yield from overhead(quick=quick)
+    yield from decoding(quick=quick)
     yield from memory(quick=quick)
     yield from ranks(quick=quick)
 
