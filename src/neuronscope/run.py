@@ -69,6 +69,8 @@ class Run:
         progress: who hears how far it is.
         checkpoint: folder where sweeps keep what they have finished; None keeps nothing.
         portion: (number from 1, count): work only this part of every sweep's shards.
+        memory: bytes that a study may use beside the program and the network; layers are taken in groups that fit. The
+            answers are the same. None sets no bound.
         context: what a study adds to the identity of its sweeps, such as a hash of its options.
     """
 
@@ -82,6 +84,7 @@ class Run:
     progress: Progress = field(default_factory=Silent)
     checkpoint: Path | None = None
     portion: tuple[int, int] | None = None
+    memory: int | None = None
     context: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:

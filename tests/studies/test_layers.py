@@ -235,6 +235,27 @@ def test_a_plan_says_what_the_run_will_do(subject, data):
     assert plan.seconds > 0
 
 
+def test_a_memory_bound_takes_layers_in_groups_and_changes_no_bit(subject, data):
+    """With room for one layer at a time the plan has more sweeps, and the result is the same; too little is refused."""
+    from neuronscope.studies.layers import plan_layers
+    from neuronscope.studies.layers.setting import blocks, planned_sweeps, settle
+
+    spec = ns.LayersSpec(layers=("pool", "mix", "act"), draws=39)
+    alone = [
+        max(sweep.state + sweep.working for sweep, _ in planned_sweeps(settle(subject, data, one, ns.Run())))
+        for one in (ns.LayersSpec(layers=(name,)) for name in spec.layers)
+    ]
+    room = int(1.2 * max(alone))
+    bounded = ns.Run(memory=room)
+    groups = blocks(settle(subject, data, spec, bounded))
+    assert len(groups) > 1
+    plan = plan_layers(subject, data, spec, run=bounded)
+    assert sum(one.name.startswith("observe") for one in plan.sweeps) == len(groups)
+    assert ns.run_layers(subject, data, spec, run=bounded).tree.identical(ns.run_layers(subject, data, spec).tree)
+    with pytest.raises(ns.InputError, match="alone needs"):
+        ns.run_layers(subject, data, spec, run=ns.Run(memory=min(alone) // 2))
+
+
 @pytest.mark.parametrize(
     ("spec", "message"),
     [

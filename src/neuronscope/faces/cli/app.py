@@ -16,7 +16,7 @@ from typer.core import TyperGroup
 from typer.main import get_command
 
 from neuronscope import __version__
-from neuronscope.faces.cli import console, data, lists
+from neuronscope.faces.cli import console, data, fetch, lists
 
 
 def _run() -> Any:
@@ -31,7 +31,13 @@ def _train() -> Any:
     return get_command(make_app())
 
 
-LATE: dict[str, Callable[[], Any]] = {"run": _run, "train": _train}
+def _doctor() -> Any:
+    from neuronscope.faces.cli.doctor import make_app
+
+    return get_command(make_app())
+
+
+LATE: dict[str, Callable[[], Any]] = {"run": _run, "train": _train, "doctor": _doctor}
 """Commands that are made when they are called for."""
 
 
@@ -91,6 +97,11 @@ def _train_stands_for() -> None:
     """Never called: `Root` puts the real command in its place."""
 
 
+@app.command("doctor", help="Examine installation, machine, network and images for what makes runs fail.")
+def _doctor_stands_for() -> None:
+    """Never called: `Root` puts the real command in its place."""
+
+
 @app.command(
     epilog="Examples:\n\nneuronscope demo\n\nneuronscope demo --out /tmp/demo --seed 3",
 )
@@ -138,6 +149,7 @@ def merge(
     run_merged(folders, out)
 
 
+app.command("fetch", epilog=fetch.EXAMPLES)(fetch.fetch)
 app.add_typer(lists.app, name="list")
 app.add_typer(data.app, name="data")
 

@@ -162,6 +162,7 @@ RUN = (
     ),
     Option("threads", "Threads of one operation.", type=int, table="run", default="PyTorch's choice"),
     Option("workers", "Threads that decode images beside the network.", type=int, table="run", default="one a core"),
+    Option("memory", "What a study may use beside the network, as in 2GB: layers are grouped to fit.", table="run"),
     Option("executor", "Who works the shards: see `neuronscope list executors`.", table="run", default="serial"),
 )
 

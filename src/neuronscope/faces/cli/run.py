@@ -5,6 +5,7 @@ There is one subcommand for each row of `STUDIES`, made from the fields of its s
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -228,6 +229,20 @@ def run_merged(parts: Sequence[Path], out: Path) -> None:
     run_study(STUDIES[name], {"recipe": recipe, "out": out})
 
 
+def read_bytes(text: str) -> int:
+    """`2GB`, `500 MiB` or a plain number as bytes.
+
+    Raises:
+        InputError: the text is not of this form.
+    """
+    match = re.fullmatch(r"([0-9]*\.?[0-9]+) *([kKMGT]?)(i?)[bB]?", text.strip())
+    if match is None or float(match[1]) <= 0:
+        message = f"--memory takes a size, as in 2GB or 500MiB, not '{text}'"
+        raise InputError(message)
+    power = " kMGT".index(match[2].replace("K", "k") or " ")
+    return int(float(match[1]) * (1024 if match[3] else 1000) ** power)
+
+
 def read_shard(text: str | None) -> tuple[int, int] | None:
     """`2/8` as (2, 8).
 
@@ -275,6 +290,8 @@ def make_run(given: Mapping[str, Any], *, progress: console.Progress) -> Run:
     chosen = {
         key: given[key] for key in ("seed", "device", "dtype", "batch_size", "threads", "workers") if key in given
     }
+    if "memory" in given:
+        chosen["memory"] = read_bytes(given["memory"])
     name = given.get("executor", "serial")
     if name not in EXECUTORS:
         message = f"there is no executor '{name}': expected one of {', '.join(EXECUTORS)}.{nearest(name, EXECUTORS)}"
@@ -447,6 +464,7 @@ def resolved(settings: recipes.Settings, request: Request) -> recipes.Settings:
         "dtype": run.dtype,
         "threads": run.threads,
         "workers": run.workers,
+        **({"memory": settings["run"]["memory"]} if "memory" in settings["run"] else {}),
         "executor": settings["run"].get("executor", "serial"),
     }
     return {
