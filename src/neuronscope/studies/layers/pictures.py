@@ -8,7 +8,7 @@ import xarray as xr
 from torch import nn
 
 from neuronscope.maths.streams import DecisionsAnswer
-from neuronscope.studies.layers.setting import MOST_EXAMPLES, Setting, feature_maps
+from neuronscope.studies.layers.setting import MOST_EXAMPLES, Setting, feature_maps, map_blocks
 from neuronscope.sweep import sweep
 from neuronscope.units import LayerInfo
 
@@ -35,25 +35,17 @@ def examples(setting: Setting, decisions: DecisionsAnswer) -> dict[str, xr.Datas
     """Feature maps of the example images at every layer, their frames and class probabilities."""
     rows = example_rows(setting, decisions)
     few = setting.data.take(rows)
-    found = sweep(setting.subject, few, *feature_maps(setting), run=setting.run, name="examples").answer
-    logits = torch.from_numpy(found["logits"].values).double()
     frames = [setting.subject.preprocess.frame(setting.data.read(row)).movedim(0, -1).numpy() for row in rows]
-    groups = {}
-    response = []
-    for layer in setting.layers:
-        values = found[f"maps/{layer.name}"].values
-        flat = values.reshape(len(rows), layer.units, -1)
-        response.append(flat.mean(axis=(1, 2)))
-        if values.ndim != 4:  # noqa: PLR2004 (images, units, height, width): only maps have a place in `maps`
-            continue
-        shown = values[:, : setting.spec.channels]
-        groups[f"/maps/{layer.name}"] = xr.Dataset(
-            {
-                "feature_map": xr.Variable(("image", "unit", "y", "x"), shown, {"long_name": "activation"}),
-                "mean_map": xr.Variable(("image", "y", "x"), values.mean(axis=1), {"long_name": "mean over units"}),
-            },
-            coords={"row": ("image", np.array(rows))},
-        )
+    groups: dict[str, xr.Dataset] = {}
+    response: list[np.ndarray] = []
+    for block in map_blocks(setting):
+        found = sweep(setting.subject, few, *feature_maps(block), run=setting.run, name="examples").answer
+        logits = torch.from_numpy(found["logits"].values).double()
+        for layer in block.layers:
+            values = found[f"maps/{layer.name}"].values
+            response.append(values.reshape(len(rows), -1).mean(axis=1))
+            if values.ndim == 4:  # noqa: PLR2004 (images, units, height, width): only maps have a place in `maps`
+                groups[f"/maps/{layer.name}"] = _maps(values, rows, channels=setting.spec.channels)
     groups["/examples"] = xr.Dataset(
         {
             "frame": (("image", "y", "x", "channel"), np.stack(frames)),
@@ -67,6 +59,19 @@ def examples(setting: Setting, decisions: DecisionsAnswer) -> dict[str, xr.Datas
         },
     )
     return groups
+
+
+def _maps(values: np.ndarray, rows: list[int], *, channels: int) -> xr.Dataset:
+    """The first feature maps of a layer and the mean over all."""
+    return xr.Dataset(
+        {
+            "feature_map": xr.Variable(
+                ("image", "unit", "y", "x"), values[:, :channels].copy(), {"long_name": "activation"}
+            ),
+            "mean_map": xr.Variable(("image", "y", "x"), values.mean(axis=1), {"long_name": "mean over units"}),
+        },
+        coords={"row": ("image", np.array(rows))},
+    )
 
 
 def filters(setting: Setting) -> dict[str, xr.Dataset]:

@@ -21,7 +21,7 @@ from neuronscope.maths.streams import (
 )
 from neuronscope.models.subject import Subject
 from neuronscope.run import Run
-from neuronscope.steps import GradientTimesActivation, Observe, Step, columns
+from neuronscope.steps import GradientTimesActivation, Observe, Step, activation_bytes, columns
 from neuronscope.studies.layers.spec import LEGACY, LayersSpec
 from neuronscope.sweep import PlannedSweep, planned
 from neuronscope.units import LayerInfo
@@ -30,6 +30,7 @@ MOST_EXAMPLES = 10
 """Examples shown when none are chosen: one of each class, up to so many."""
 
 _FIRST = 1000  # images of the deviation `first-1000`
+_MAPS_AT_ONCE = 32 * 2**20  # bytes of whole maps of the examples
 
 
 @dataclass(frozen=True)
@@ -116,6 +117,19 @@ def attribution(setting: Setting) -> tuple[GradientTimesActivation, Reducer[dict
         by_class=ClassMoments("attribution", classes=setting.classes),
     )
     return GradientTimesActivation(setting.layers, target=target), reducer
+
+
+def map_blocks(setting: Setting) -> list[Setting]:
+    """The layers in groups whose whole maps, of all examples, take little memory: a pass over a few images is cheap."""
+    images = MOST_EXAMPLES + setting.spec.wrong
+    groups: list[tuple[LayerInfo, ...]] = []
+    for layer in setting.layers:
+        together = (*groups[-1], layer) if groups else (layer,)
+        if groups and images * activation_bytes(together) <= _MAPS_AT_ONCE:
+            groups[-1] = together
+        else:
+            groups.append((layer,))
+    return [setting.block(group) for group in groups]
 
 
 def feature_maps(setting: Setting) -> tuple[Observe, Reducer[dict[str, Any]]]:

@@ -39,6 +39,7 @@ from neuronscope.studies.layers.setting import (
     attribution,
     blocks,
     feature_maps,
+    map_blocks,
     observation,
     planned_sweeps,
     settle,
@@ -114,8 +115,9 @@ def plan_layers(subject: Subject, data: Data, spec: LayersSpec | None = None, *,
             sweeps.append((named, step))
     most = (len(setting.spec.examples) or min(MOST_EXAMPLES, setting.classes)) + setting.spec.wrong
     few = setting.data.take(range(min(most, len(setting.data))))
-    step, reducer = feature_maps(setting)
-    sweeps.append((planned(setting.subject, few, step, reducer, run=setting.run, name="examples"), step))
+    for block in map_blocks(setting):
+        step, reducer = feature_maps(block)
+        sweeps.append((planned(setting.subject, few, step, reducer, run=setting.run, name="examples"), step))
     return estimate(setting.subject, setting.data, sweeps, run=setting.run)
 
 
