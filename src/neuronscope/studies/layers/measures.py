@@ -226,15 +226,23 @@ def importance_variables(setting: Setting, found: dict[str, Any]) -> dict[str, V
     """Gradient times activation: signed mean with interval, and each unit's share of its layer."""
     signed, size, by_class = found["all"], found["size"], found["by_class"]
     low, high = _interval(signed, level=setting.spec.level)
-    share = np.full_like(size.mean, np.nan)
+    size_low, size_high = _interval(size, level=setting.spec.level)
+    whole = np.full_like(size.mean, np.nan)
     for place in setting.by_layer.values():
-        whole = np.nansum(size.mean[place])
-        share[place] = size.mean[place] / whole if whole > 0 else np.nan
+        total = np.nansum(size.mean[place])
+        whole[place] = total if total > 0 else np.nan
     return {
         "attribution": (("unit",), signed.mean, "mean gradient x activation of the explained logit", "logit"),
         "attribution_low": (("unit",), low, "mean gradient x activation, lower limit", "logit"),
         "attribution_high": (("unit",), high, "mean gradient x activation, upper limit", "logit"),
-        "contribution": (("unit",), share, "share of the layer's absolute gradient x activation", "fraction"),
+        "contribution": (
+            ("unit",),
+            size.mean / whole,
+            "share of the layer's absolute gradient x activation",
+            "fraction",
+        ),
+        "contribution_low": (("unit",), size_low / whole, "the share, lower limit for the layer's total", "fraction"),
+        "contribution_high": (("unit",), size_high / whole, "the share, upper limit for the layer's total", "fraction"),
         "class_attribution": (("unit", "class"), by_class.mean.T, "mean gradient x activation by class", "logit"),
     }
 

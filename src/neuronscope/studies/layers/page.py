@@ -522,6 +522,8 @@ def _importance(view: _View) -> Iterator[Block]:
     if "contribution" in view:
         columns |= {
             "contribution": view.get("contribution"),
+            "contribution low": view.get("contribution_low"),
+            "contribution high": view.get("contribution_high"),
             "gradient x activation": view.get("attribution"),
             "low": view.get("attribution_low"),
             "high": view.get("attribution_high"),
@@ -546,8 +548,10 @@ def _importance(view: _View) -> Iterator[Block]:
     for layer in layers:
         own = view.of_layer(layer)
         best = own[np.argsort(-np.nan_to_num(view.get(quantity)[own]), kind="stable")[:24]]
-        series = [Series("contribution" if quantity == "contribution" else "variance", view.get(quantity)[best])]
+        series = [Series("variance", view.get(quantity)[best])]
         if quantity == "contribution":
+            low, high = view.get("contribution_low")[best], view.get("contribution_high")[best]
+            series = [Series("contribution", view.get(quantity)[best], low=low, high=high)]
             spread = view.get("variance_all")
             total = np.nansum(spread[own])
             series.append(
