@@ -21,7 +21,7 @@ from neuronscope.data.loading import batches
 from neuronscope.errors import InputError, NeuronscopeError, PortionDone
 from neuronscope.executors import Executor, Serial
 from neuronscope.hooks import placed
-from neuronscope.maths.streams import Reducer, State
+from neuronscope.maths.streams import Reducer, State, on_cpu
 from neuronscope.models.subject import Subject
 from neuronscope.result import versions
 from neuronscope.run import Run, Silent
@@ -290,7 +290,7 @@ def work_shard(task: SweepTask, shard: Shard) -> ShardState:
             state = task.reducer.add(state, task.step(module, here))
             images += len(batch.index)
             run.progress.advance(len(batch.index))
-    return ShardState(state, images, tuple(skipped))
+    return ShardState(on_cpu(state), images, tuple(skipped))
 
 
 def join(reducer: Reducer[Any], left: ShardState | None, right: ShardState) -> ShardState:

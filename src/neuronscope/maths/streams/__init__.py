@@ -10,7 +10,7 @@ from neuronscope.maths.streams.counts import CoActivation, Confusion
 from neuronscope.maths.streams.extremes import Extremes, TopK
 from neuronscope.maths.streams.histogram import Histogram, HistogramCounts, UpperTail
 from neuronscope.maths.streams.moments import ClassMoments, MapMoments, Moments, MomentsAnswer
-from neuronscope.maths.streams.protocol import Each, Reducer, Seen, State, state_bytes
+from neuronscope.maths.streams.protocol import Each, Reducer, Seen, State, on_cpu, state_bytes
 from neuronscope.maths.streams.rows import Decisions, DecisionsAnswer, RowsAnswer, StackRows
 
 __all__ = [
@@ -33,5 +33,6 @@ __all__ = [
     "State",
     "TopK",
     "UpperTail",
+    "on_cpu",
     "state_bytes",
 ]

@@ -87,6 +87,15 @@ class Each:
         return f"Each({', '.join(f'{name}={reducer!r}' for name, reducer in self.reducers.items())})"
 
 
+def on_cpu(state: Any) -> Any:
+    """The same state with its tensors in the processor's memory, where states of all shards meet."""
+    if isinstance(state, Tensor):
+        return state.detach().cpu()
+    if isinstance(state, dict):
+        return {name: on_cpu(part) for name, part in state.items()}
+    return [on_cpu(part) for part in state] if isinstance(state, list) else state
+
+
 def state_bytes(state: Any) -> int:
     """Bytes held by the tensors of a state."""
     if isinstance(state, Tensor):
