@@ -39,10 +39,12 @@ FLOORS = {
     "attribution": 3,
     "checkpoint": 3,
     "collect": 3,
+    "fetching": 3,
     "steps": 4,
     "sweep": 4,
     "studies": 5,
     "training": 5,
+    "doctor": 5,
     "": 6,  # the package itself: the facade
     "faces": 7,
 }

@@ -18,6 +18,7 @@ LATE = ("matplotlib", "plotly", "ray", "captum", "starlette", "torchvision", "sk
 PROMISED = [
     "DATA_SOURCES",
     "EXECUTORS",
+    "FETCHABLE",
     "MODEL_SOURCES",
     "STUDIES",
     "Axis",
@@ -35,6 +36,9 @@ PROMISED = [
     "Each",
     "Edit",
     "Executor",
+    "Fetchable",
+    "Fetched",
+    "Finding",
     "Gallery",
     "Histogram",
     "InputError",
@@ -86,6 +90,9 @@ PROMISED = [
     "drop",
     "drop_checkpoints",
     "edited",
+    "examine",
+    "examine_installation",
+    "fetch",
     "gather",
     "keep",
     "load_data",
@@ -103,6 +110,7 @@ PROMISED = [
     "subject_from",
     "sweep",
     "train",
+    "worst",
 ]
 
 

@@ -36,6 +36,9 @@ if TYPE_CHECKING:
         sort_imagenet,
     )
     from neuronscope.data.design import Design
+    from neuronscope.doctor.examination import examine
+    from neuronscope.doctor.finding import Finding, worst
+    from neuronscope.doctor.installation import examine_installation
     from neuronscope.edits import Edit, drop, keep, replace, scale, stop_gradient
     from neuronscope.errors import (
         DataError,
@@ -51,6 +54,7 @@ if TYPE_CHECKING:
         nearest,
     )
     from neuronscope.executors import EXECUTORS, Executor, Processes, Serial
+    from neuronscope.fetching import FETCHABLE, Fetchable, Fetched, fetch
     from neuronscope.hooks import edited, observed
     from neuronscope.maths.streams import (
         ClassMoments,
@@ -81,6 +85,7 @@ if TYPE_CHECKING:
 __all__ = [
     "DATA_SOURCES",
     "EXECUTORS",
+    "FETCHABLE",
     "MODEL_SOURCES",
     "STUDIES",
     "Axis",
@@ -98,6 +103,9 @@ __all__ = [
     "Each",
     "Edit",
     "Executor",
+    "Fetchable",
+    "Fetched",
+    "Finding",
     "Gallery",
     "Histogram",
     "InputError",
@@ -149,6 +157,9 @@ __all__ = [
     "drop",
     "drop_checkpoints",
     "edited",
+    "examine",
+    "examine_installation",
+    "fetch",
     "gather",
     "keep",
     "load_data",
@@ -166,6 +177,7 @@ __all__ = [
     "subject_from",
     "sweep",
     "train",
+    "worst",
 ]
 
 _HOMES = {
@@ -173,10 +185,14 @@ _HOMES = {
     "collect": "Collect",
     "data": "Batch DATA_SOURCES Data DataRequest batches class_counts data_from_arrays load_data sort_imagenet",
     "data.design": "Design",
+    "doctor.examination": "examine",
+    "doctor.finding": "Finding worst",
+    "doctor.installation": "examine_installation",
     "edits": "Edit drop keep replace scale stop_gradient",
     "errors": "DataError InputError MissingDependency NeuronscopeError NonFiniteActivations PortionDone "
     "ResultFileError StorageError UnknownName WeightsError nearest",
     "executors": "EXECUTORS Executor Processes Serial",
+    "fetching": "FETCHABLE Fetchable Fetched fetch",
     "hooks": "edited observed",
     "maths.streams": "ClassMoments CoActivation Confusion Each Histogram MapMoments "
     "Moments Reducer StackRows TopK UpperTail",

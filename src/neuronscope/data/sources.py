@@ -6,9 +6,7 @@ entry point group `neuronscope.data`: a function from `DataRequest` to `Data`.
 
 from __future__ import annotations
 
-import hashlib
-import urllib.request
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -21,11 +19,10 @@ from jaxtyping import Int, UInt8
 from neuronscope.data import formats
 from neuronscope.data.dataset import Data, OnError, balanced_rows, data_from_arrays, scatter
 from neuronscope.data.imagenet import list_imagenet
-from neuronscope.errors import DataError, InputError, StorageError, UnknownName, nearest
+from neuronscope.errors import DataError, InputError, UnknownName, nearest
+from neuronscope.fetching import FETCHABLE, fetch
 
 ENTRY_POINTS = "neuronscope.data"
-DOWNLOAD_TIMEOUT = 30.0
-"""Seconds without an answer after which a server counts as out of reach."""
 
 DIGITS = tuple("0123456789")
 FASHION = (
@@ -195,24 +192,12 @@ def _enlarged(digits: Int[np.ndarray, "n 8 8"]) -> UInt8[np.ndarray, "n 28 28"]:
 
 def load_mnist(request: DataRequest) -> Data:
     """MNIST (LeCun et al. 1998): 60,000 `train` and 10,000 `test` images, from its four IDX files, gzipped or not."""
-
-    def files() -> Files:
-        from torchvision.datasets import MNIST
-
-        return _idx_files(MNIST.mirrors, MNIST.resources)
-
-    return _idx_data(request, DIGITS, files, ("", "raw", "MNIST/raw"))
+    return _idx_data(request, DIGITS, ("", "raw", "MNIST/raw"))
 
 
 def load_fashion_mnist(request: DataRequest) -> Data:
     """Fashion-MNIST (Xiao et al. 2017): as MNIST, with pictures of clothes."""
-
-    def files() -> Files:
-        from torchvision.datasets import FashionMNIST
-
-        return _idx_files(FashionMNIST.mirrors, FashionMNIST.resources)
-
-    return _idx_data(request, FASHION, files, ("", "raw", "FashionMNIST/raw"))
+    return _idx_data(request, FASHION, ("", "raw", "FashionMNIST/raw"))
 
 
 def load_cifar10(request: DataRequest) -> Data:
@@ -226,9 +211,7 @@ def load_cifar10(request: DataRequest) -> Data:
     stems = [f"data_batch_{number}" for number in range(1, 6)] if split == "train" else ["test_batch"]
     parts = [_cifar_part(folder, stem) for stem in stems]
     if request.download and None in parts:
-        from torchvision.datasets import CIFAR10 as THEIRS
-
-        _download(folder, {"cifar-10-python.tar.gz": ((THEIRS.url,), THEIRS.tgz_md5)})
+        fetch(request.name, to=folder)
         parts = [_cifar_part(folder, stem) for stem in stems]
     missing = [stem for stem, part in zip(stems, parts, strict=True) if part is None]
     if missing:
@@ -359,17 +342,8 @@ def _file_data(
     )
 
 
-Files = Mapping[str, tuple[tuple[str, ...], str]]
-"""File name -> (addresses to try, MD5 of the file): as torchvision lists them."""
-
-
-def _idx_files(mirrors: Sequence[str], resources: Sequence[tuple[str, str]]) -> Files:
-    """The four files of an MNIST-like data set."""
-    return {file: (tuple(f"{mirror}{file}" for mirror in mirrors), md5) for file, md5 in resources}
-
-
-def _idx_data(request: DataRequest, classes: Sequence[str], files: Callable[[], Files], places: Sequence[str]) -> Data:
-    """One split of an MNIST-like data set; `files` is asked only for a download (torchvision is slow to import)."""
+def _idx_data(request: DataRequest, classes: Sequence[str], places: Sequence[str]) -> Data:
+    """One split of an MNIST-like data set."""
     request.refuse_labels()
     folder, split = request.folder(), request.choose(("train", "test"), default="test")
     prefix = "train" if split == "train" else "t10k"
@@ -377,8 +351,8 @@ def _idx_data(request: DataRequest, classes: Sequence[str], files: Callable[[], 
     paths = [_idx_path(folder, name, places) for name in wanted]
     if request.download and None in paths:
         absent = [f"{name}.gz" for name, path in zip(wanted, paths, strict=True) if path is None]
-        known = files()
-        _download(folder, {file: known[file] for file in absent})
+        item = FETCHABLE[request.name]
+        fetch(replace(item, files=tuple(file for file in item.files if file.name in absent)), to=folder)
         paths = [_idx_path(folder, name, places) for name in wanted]
     image_path, label_path = paths
     if image_path is None or label_path is None:
@@ -427,43 +401,3 @@ def _refuse_missing(request: DataRequest, folder: Path, names: Sequence[str]) ->
         "Put them there, or have them fetched with --download"
     )
     raise DataError(message)
-
-
-def _download(folder: Path, files: Files) -> None:
-    """Fetch files into a folder; each appears there only when it is complete and its checksum is right.
-
-    Raises:
-        DataError: no server gives a file, or what it gives is something else.
-        StorageError: the folder cannot be written to.
-    """
-    for name, (addresses, md5) in files.items():
-        failures = []
-        for address in addresses:
-            try:
-                with urllib.request.urlopen(address, timeout=DOWNLOAD_TIMEOUT) as answer:  # noqa: S310 addresses are torchvision's own
-                    content = answer.read()
-            except OSError as cause:  # URLError and timeouts included
-                failures.append(f"{address}: {cause}")
-                continue
-            if hashlib.md5(content, usedforsecurity=False).hexdigest() == md5:
-                _store(folder, name, content)
-                break
-            failures.append(f"{address}: another content than expected (MD5)")
-        else:
-            message = (
-                f"{', '.join(files)} could not be fetched ({'; '.join(failures)}): expected a connection to the "
-                f"internet. Fetch them elsewhere and put them into '{folder}'"
-            )
-            raise DataError(message)
-
-
-def _store(folder: Path, name: str, content: bytes) -> None:
-    """Write a file so that it is there completely or not at all."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        part = folder / f"{name}.part"
-        part.write_bytes(content)
-        part.replace(folder / name)
-    except OSError as cause:
-        message = f"'{name}' cannot be written to '{folder}': {cause}. Choose a folder that may be written to"
-        raise StorageError(message) from cause

@@ -282,12 +282,12 @@ def check_threads(threads: int, *, cores: int, policy: str | None) -> Finding:
     if threads > cores:
         text = f"PyTorch works with {threads} threads, but may use {cores} cores: they get in each other's way"
         return Finding("machine", "threads", "warning", text, f"Say --threads {cores}, or set OMP_NUM_THREADS={cores}")
-    text = f"{threads} threads for one operation on {cores} cores"
+    text = f"{threads} of {cores} cores work on one operation"
     if (policy or "").upper() != "PASSIVE":
         seen = f"is '{policy}'" if policy else "is not set"
         text += f". OMP_WAIT_POLICY {seen}: waiting threads keep a core busy, which slows other programs"
         return Finding("machine", "threads", "note", text, "Set OMP_WAIT_POLICY=PASSIVE before Python starts")
-    return Finding("machine", "threads", "fine", f"{text}, which wait without spinning (OMP_WAIT_POLICY=PASSIVE)")
+    return Finding("machine", "threads", "fine", f"{text}; waiting threads sleep (OMP_WAIT_POLICY=PASSIVE)")
 
 
 def check_disk(folder: Path, *, free: int, writable: bool) -> Finding:
@@ -374,8 +374,8 @@ def _requires(name: str) -> Sequence[str]:
 
 def _python_bound(name: str) -> str:
     try:
-        return str(metadata(name).get("Requires-Python", ""))
-    except PackageNotFoundError:
+        return str(metadata(name)["Requires-Python"])
+    except (PackageNotFoundError, KeyError):
         return ""
 
 

@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _NormBase
 
 from neuronscope.doctor.finding import Finding, some
 from neuronscope.errors import NeuronscopeError
@@ -19,6 +18,8 @@ from neuronscope.models.checkpoints import load_checkpoint
 from neuronscope.models.probe import kind_of
 from neuronscope.models.subject import Subject
 from neuronscope.preprocessing import Preprocess
+
+_BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 
 _MEAN_AWAY = 0.05
 """On the scale 0 to 1: the usual ways to compute the mean of a data set differ by less."""
@@ -44,9 +45,9 @@ class Normalisation:
 def check_modes(module: nn.Module) -> Finding:
     """Whether all parts are in eval mode, in which dropout is off and batch normalisation keeps its statistics."""
     parts = [(name or type(module).__name__, part) for name, part in module.named_modules()]
-    acting = [(name, part) for name, part in parts if kind_of(part) == "dropout" or isinstance(part, _NormBase)]
+    acting = [(name, part) for name, part in parts if kind_of(part) == "dropout" or isinstance(part, _BATCH_NORMS)]
     dropouts = sum(kind_of(part) == "dropout" for _, part in acting)
-    has = f"{dropouts} dropout and {len(acting) - dropouts} batch or instance normalisation layers"
+    has = f"{dropouts} dropout and {len(acting) - dropouts} batch normalisation layers"
     harmful = [name for name, part in acting if part.training]
     training = [name for name, part in parts if part.training]
     advice = "Call subject.module.eval(); if a network undoes that itself, change its train() or forward()"
@@ -63,22 +64,22 @@ def check_modes(module: nn.Module) -> Finding:
 
 def check_statistics(module: nn.Module) -> Finding | None:
     """Whether batch normalisation has statistics of its own; None for networks without such layers."""
-    parts = [(name, part) for name, part in module.named_modules() if isinstance(part, nn.modules.batchnorm._BatchNorm)]  # noqa: SLF001 the public name of all batch normalisations does not exist
+    parts = [(name, part) for name, part in module.named_modules() if isinstance(part, _BATCH_NORMS)]
     if not parts:
         return None
     without = [name for name, part in parts if part.running_mean is None]
     if without:
         text = (
-            f"{len(without)} of {len(parts)} batch normalisation layers keep no statistics ({some(without)}): also in eval "
-            "mode an image's output depends on the others in its batch"
+            f"{len(without)} of {len(parts)} batch normalisation layers keep no statistics ({some(without)}): also "
+            "in eval mode an image's output depends on the others in its batch"
         )
         advice = "Make them with track_running_stats=True, and train or calibrate the network again"
         return Finding("network", "batch normalisation", "broken", text, advice)
     fresh = [name for name, part in parts if _is_fresh(part)]
     if fresh:
         text = (
-            f"{len(fresh)} of {len(parts)} batch normalisation layers have mean 0 and variance 1 as when they were made "
-            f"({some(fresh)}): expected the statistics of the training images"
+            f"{len(fresh)} of {len(parts)} batch normalisation layers have mean 0 and variance 1 as when they were "
+            f"made ({some(fresh)}): expected the statistics of the training images"
         )
         advice = "Look whether --weights names the file of a trained network, with its running_mean and running_var"
         return Finding("network", "batch normalisation", "warning", text, advice)
@@ -131,7 +132,7 @@ def check_reused(subject: Subject) -> Finding | None:
     again = list(dict.fromkeys(layer.module_name for layer in subject.layers if layer.call))
     if not again:
         return None
-    text = f"{len(again)} modules are called several times ({some(again)}): the calls are layers of their own, as in {again[0]}#1"
+    text = f"{len(again)} modules are called several times ({some(again)}); each call is a layer, as in {again[0]}#1"
     return Finding("network", "reused modules", "note", text)
 
 

@@ -10,8 +10,9 @@ from collections.abc import Callable
 
 from neuronscope.executors.processes import Processes
 from neuronscope.executors.protocol import Executor, Serial
+from neuronscope.executors.ray import RayCluster
 
-EXECUTORS: dict[str, Callable[[], Executor]] = {"serial": Serial, "processes": Processes}
-"""Name on the command line -> maker."""
+EXECUTORS: dict[str, Callable[..., Executor]] = {"serial": Serial, "processes": Processes, "ray": RayCluster}
+"""Name on the command line -> maker. Its parameters are all optional; making one imports nothing."""
 
-__all__ = ["EXECUTORS", "Executor", "Processes", "Serial"]
+__all__ = ["EXECUTORS", "Executor", "Processes", "RayCluster", "Serial"]

@@ -136,7 +136,8 @@ def report(
 
 
 @app.command(
-    epilog="Example:\n\nneuronscope merge runs/part-1 runs/part-2 --out runs/whole",
+    epilog="Examples:\n\nneuronscope merge runs/part-1 runs/part-2 --out runs/whole\n\n"
+    "neuronscope merge runs/part-* --out runs/whole",
 )
 def merge(
     folders: Annotated[list[Path], typer.Argument(help="Output folders of the parts, each made with --shard I/N.")],

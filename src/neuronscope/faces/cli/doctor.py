@@ -25,7 +25,8 @@ BROKEN = 1
 # The signs are ASCII, for terminals of any encoding; the word and the sign say what the colour says.
 _SIGNS = {"fine": (".", "green"), "note": ("i", "cyan"), "warning": ("!", "yellow"), "broken": ("x", "bold red")}
 
-_RUN = tuple(one for one in options.RUN if one.key != "executor")
+_RUN_KEYS = ("out", "seed", "batch_size", "device", "dtype", "threads", "workers")
+_RUN = tuple(one for one in options.RUN if one.key in _RUN_KEYS)
 _OWN = (
     Option("layers", "Layers to study, by name, glob or kind.", many=True, default="activations", panel="Examination"),
     Option(

@@ -60,6 +60,8 @@ def fetch(
     done = ns.fetch(name, to=to, action="plan" if dry_run else "fetch", progress=progress)
     console.say(f"{done.item.name}: {done.item.what}")
     console.say(f"licence  {done.item.licence} ({done.item.page})")
+    if done.item.account == "kaggle":
+        console.say(f"account  your own at kaggle.com, with the rules accepted at {done.item.page}")
     console.say(f"folder   {done.folder.absolute()}")
     _say_files(done, urls=dry_run)
     if not dry_run:
@@ -105,7 +107,7 @@ def size_text(size: int | None) -> str:
     if size is None:
         return "size unknown"
     value, unit = float(size), _UNITS[0]
-    for unit in _UNITS:  # noqa: B007 the unit that fits is used below
+    for unit in _UNITS:
         if value < _THOUSAND or unit == _UNITS[-1]:
             break
         value /= _THOUSAND

@@ -1,0 +1,94 @@
+"""The table: its addresses and checksums are those of torchvision, its rows are complete and found by their names."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from neuronscope.data import DATA_SOURCES
+from neuronscope.errors import InputError, UnknownName
+from neuronscope.fetching import FETCHABLE, RemoteFile
+from neuronscope.fetching.items import find
+
+HEX = "0123456789abcdef"
+
+
+@pytest.mark.parametrize("item", FETCHABLE.values(), ids=lambda item: item.name)
+def test_rows_are_complete(item):
+    """Something to check against (Kaggle gives nothing), terms, and a next step."""
+    assert FETCHABLE[item.name] is item
+    assert item.licence
+    assert item.page.startswith("http")
+    assert item.then.startswith("neuronscope ")
+    assert item.then.format(folder="F", file="f")
+    assert item.kind == "weights" or item.name in DATA_SOURCES
+    for file in item.files:
+        assert file.checksum is not None or item.account == "kaggle"
+        assert file.urls[0].startswith("https://")
+
+
+def test_data_sets_are_those_of_torchvision():
+    """Names, MD5 sums, and all of its addresses."""
+    from torchvision.datasets import CIFAR10, MNIST, FashionMNIST
+
+    for name, theirs in (("mnist", MNIST), ("fashion-mnist", FashionMNIST)):
+        assert [(file.name, file.md5) for file in FETCHABLE[name].files] == theirs.resources
+        for file in FETCHABLE[name].files:
+            assert {f"{mirror}{file.name}" for mirror in theirs.mirrors} <= set(file.urls)
+    [file] = FETCHABLE["cifar10"].files
+    assert (file.name, file.urls, file.md5) == (CIFAR10.filename, (CIFAR10.url,), CIFAR10.tgz_md5)
+
+
+def test_weights_are_those_of_torchvision():
+    """The newer files are where its own names point; their sizes agree to a thousandth of a MiB."""
+    from torchvision import models
+
+    for name in ("alexnet", "vgg11", "resnet18", "densenet121", "squeezenet1_1"):
+        theirs = models.get_model_weights(name)["IMAGENET1K_V1"]
+        [file] = FETCHABLE[f"{name}-v1"].files
+        assert file.urls == (theirs.url,)
+        assert file.size is None or file.size / 2**20 == pytest.approx(theirs.meta["_file_size"], abs=1e-3)
+
+
+def test_weights_carry_their_checksum_in_their_name():
+    """The digits in the name are the first of the SHA-256."""
+    weights = [item.files[0] for item in FETCHABLE.values() if item.kind == "weights"]
+    assert len(weights) == 8
+    for file in weights:
+        [digits] = re.findall(r"-([0-9a-f]{8})\.pth", file.name)
+        assert file.sha256.startswith(digits)
+
+
+@pytest.mark.parametrize("name", ["alexnet-owt-4df8aa71.pth", "vgg11-bbd30ac9.pth", "resnet18-5c106cde.pth"])
+def test_rows_are_found_by_file_name(name):
+    """The three that the sensitivity program asks for; also by the short name."""
+    item = find(name)
+    assert item.files[0].name == name
+    assert find(item.name) is item
+    assert item.name == name.split("-")[0]
+
+
+def test_unknown_names():
+    """The nearest are offered."""
+    with pytest.raises(UnknownName, match=r"'minst' cannot be fetched: .*Closest: 'mnist'.*neuronscope fetch --list"):
+        find("minst")
+
+
+@pytest.mark.parametrize(
+    ("facts", "words"),
+    [
+        ({"name": "../out"}, "without folders"),
+        ({"name": ".."}, "without folders"),
+        ({"urls": ()}, "one or more"),
+        ({"urls": ("file:///etc/passwd",)}, "beginning with https"),
+        ({"sha256": "abc"}, "expected 8 to 64 digits"),
+        ({"sha256": "Z" * 64}, "expected 8 to 64 digits"),
+        ({"md5": HEX}, "expected 32 to 32 digits"),
+        ({"unpack": "tar"}, "no unpack_limit"),
+    ],
+)
+def test_rows_that_cannot_be(facts, words):
+    """A row of a third party is checked when it is made."""
+    with pytest.raises(InputError, match=words):
+        RemoteFile(**({"name": "file", "urls": ("https://example.org/file",)} | facts))
