@@ -9,6 +9,11 @@ import pickle
 import shutil
 import socket
 import tarfile
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
@@ -17,20 +22,23 @@ import torch
 from PIL import Image
 
 from neuronscope.data import DATA_SOURCES, balanced_rows, batches, class_counts, load_data
-from neuronscope.data import sources as sources_module
-from neuronscope.errors import DataError, InputError, StorageError, UnknownName
+from neuronscope.errors import DataError, InputError, UnknownName
+from neuronscope.fetching import FETCHABLE, RemoteFile
 from neuronscope.preprocessing import Preprocess
 
 
 @pytest.fixture(autouse=True)
 def _no_network(monkeypatch):
-    """A test that reaches for the network fails."""
+    """A test that reaches for another machine fails."""
+    connect = socket.socket.connect
 
-    def refuse(*_: object, **__: object) -> None:
-        message = "no network in tests"
-        raise AssertionError(message)
+    def refuse(self: socket.socket, address: tuple[str, int]) -> None:
+        assert address[0] == "127.0.0.1", "no network in tests"
+        connect(self, address)
 
     monkeypatch.setattr(socket.socket, "connect", refuse)
+    for name in ("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
+        monkeypatch.delenv(name, raising=False)
 
 
 def test_the_digits_have_fixed_splits_of_60_and_40_percent():
@@ -175,32 +183,64 @@ def test_mnist_with_wrong_files_is_refused(tmp_path):
         load_data("mnist")
 
 
-def test_a_download_stores_only_what_has_the_right_checksum(tmp_path):
-    """From files in place of servers: the first address fails, the second gives another content, the third is right."""
-    served = tmp_path / "served"
-    content = write_mnist(served)["t10k-labels-idx1-ubyte.gz"]
-    addresses = tuple(
-        (served / name).as_uri() for name in ("gone.gz", "t10k-images-idx3-ubyte.gz", "t10k-labels-idx1-ubyte.gz")
+@pytest.fixture
+def served(tmp_path) -> Iterator[tuple[Path, str]]:
+    """A folder on this machine and the address at which it is served."""
+    folder = tmp_path / "served"
+    folder.mkdir()
+
+    class Quiet(SimpleHTTPRequestHandler):
+        def log_message(self, *_: object) -> None:
+            """Say nothing."""
+
+    http = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(folder)))
+    threading.Thread(target=http.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+    yield folder, f"http://127.0.0.1:{http.server_port}"
+    http.shutdown()
+    http.server_close()
+
+
+@pytest.mark.parametrize("source", ["mnist", "fashion-mnist"])
+def test_missing_files_are_fetched_when_asked_for(tmp_path, served, monkeypatch, source):
+    """Only those of the split that are not there; they are what the table of things to fetch says."""
+    folder, address = served
+    contents = write_mnist(folder)
+    row = FETCHABLE[source]
+    assert sorted(file.name for file in row.files) == sorted(contents)
+    files = tuple(
+        RemoteFile(name, (f"{address}/{name}",), sha256=hashlib.sha256(content).hexdigest())
+        for name, content in contents.items()
     )
-    md5 = hashlib.md5(content, usedforsecurity=False).hexdigest()
-    folder = tmp_path / "new" / "folder"
-    sources_module._download(folder, {"labels.gz": (addresses, md5)})
-    assert [path.name for path in folder.iterdir()] == ["labels.gz"]
-    assert (folder / "labels.gz").read_bytes() == content
-    with pytest.raises(DataError, match=r"other\.gz could not be fetched .*MD5.*put them into"):
-        sources_module._download(folder, {"other.gz": (addresses[:2], md5)})
-    assert not (folder / "other.gz").exists()
-    with pytest.raises(StorageError, match="cannot be written"):
-        sources_module._download(folder / "labels.gz", {"labels.gz": (addresses, md5)})
+    monkeypatch.setitem(FETCHABLE, source, replace(row, files=files))
+    new = tmp_path / "new"
+    assert len(load_data(f"{source}:{new}", download=True)) == 2
+    assert sorted(path.name for path in new.iterdir()) == ["t10k-images-idx3-ubyte.gz", "t10k-labels-idx1-ubyte.gz"]
+    (folder / "train-images-idx3-ubyte.gz").write_bytes(b"something else")
+    with pytest.raises(DataError, match=r"train-images-idx3-ubyte\.gz could not be fetched.*another content"):
+        load_data(f"{source}:{new}", split="train", download=True)
+    assert sorted(path.name for path in new.iterdir()) == ["t10k-images-idx3-ubyte.gz", "t10k-labels-idx1-ubyte.gz"]
 
 
-def test_the_files_to_download_are_those_that_are_read(tmp_path):
-    """Torchvision's lists name all files under the names that are looked for here."""
-    from torchvision.datasets import MNIST, FashionMNIST
-
-    for theirs in (MNIST, FashionMNIST):
-        files = sources_module._idx_files(theirs.mirrors, theirs.resources)
-        assert sorted(files) == sorted(write_mnist(tmp_path))
+def test_cifar_is_fetched_and_unpacked_when_asked_for(tmp_path, served, monkeypatch):
+    """The archive comes, and its batches are read."""
+    folder, address = served
+    batch = {"data": np.zeros((10_000, 3072), dtype=np.uint8), "labels": [3] * 10_000}
+    inside = tmp_path / "test_batch"
+    inside.write_bytes(pickle.dumps(batch, protocol=2))
+    with tarfile.open(folder / "cifar-10-python.tar.gz", "w:gz") as archive:
+        archive.add(inside, "cifar-10-batches-py/test_batch")
+    content = (folder / "cifar-10-python.tar.gz").read_bytes()
+    row = FETCHABLE["cifar10"]
+    file = replace(
+        row.files[0],
+        urls=(f"{address}/cifar-10-python.tar.gz",),
+        sha256=hashlib.sha256(content).hexdigest(),
+        size=len(content),
+    )
+    monkeypatch.setitem(FETCHABLE, "cifar10", replace(row, files=(file,)))
+    data = load_data(f"cifar10:{tmp_path / 'new'}", download=True)
+    assert class_counts(data)[3] == 10_000
+    assert (tmp_path / "new" / "cifar-10-batches-py" / "test_batch").is_file()
 
 
 @pytest.fixture(scope="module")

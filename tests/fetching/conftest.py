@@ -38,7 +38,7 @@ def _serve() -> tuple[ThreadingHTTPServer, Server]:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
-        def do_GET(self) -> None:  # noqa: N802 http.server calls it so
+        def do_GET(self) -> None:
             served.asked.append((self.path, dict(self.headers)))
             served.routes.get(self.path, status(404))(self)
 

@@ -9,7 +9,7 @@ import tarfile
 from dataclasses import replace
 
 import pytest
-from conftest import CONTENT, QUICK, serving, status
+from tests.fetching.conftest import CONTENT, QUICK, serving, status
 from typer.testing import CliRunner
 
 import neuronscope as ns
@@ -141,7 +141,7 @@ def test_a_harmful_archive_is_kept_and_not_unpacked(server, tmp_path):
 def test_too_little_room(server, item, tmp_path):
     """Nothing is asked for that has no place."""
     huge = replace(item, files=(replace(item.files[0], size=10**18),))
-    with pytest.raises(StorageError, match="thing needs 1,000,000,000.00 GB"):
+    with pytest.raises(StorageError, match=r"thing needs 1,000,000,000\.00 GB"):
         fetch(huge, to=tmp_path / "new")
     assert (server.asked, (tmp_path / "new").exists()) == ([], False)
 
@@ -176,7 +176,7 @@ def test_kaggle_with_half_or_torn_credentials(kaggle, monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize("where", ["environment", "file"])
-def test_kaggle_with_credentials(server, other, kaggle, monkeypatch, tmp_path, where):
+def test_kaggle_with_credentials(server, other, kaggle, monkeypatch, tmp_path, where):  # noqa: PLR0917 fixtures
     """They go to Kaggle, and not to where it redirects; the rest of a broken file is asked for through it again."""
     if where == "environment":
         monkeypatch.setenv("KAGGLE_USERNAME", "me")

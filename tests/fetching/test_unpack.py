@@ -33,6 +33,7 @@ def make_zip(path: Path, files: dict[str, bytes], modes: dict[str, int] | None =
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, content in files.items():
             info = zipfile.ZipInfo(name)
+            info.compress_type = zipfile.ZIP_DEFLATED
             info.external_attr = (modes or {}).get(name, 0) << 16
             archive.writestr(info, content)
     return path
@@ -53,9 +54,7 @@ def everything(folder: Path) -> dict[str, bytes]:
     """All files around a place, but the archive."""
     top = folder.parents[1]
     return {
-        str(path.relative_to(folder, walk_up=True) if hasattr(path, "walk_up") else path.relative_to(top)): (
-            path.read_bytes()
-        )
+        path.relative_to(top).as_posix(): path.read_bytes()
         for path in top.rglob("*")
         if path.is_file() and not path.name.startswith("archive")
     }
@@ -80,12 +79,13 @@ def test_good_archives(place, kind):
 
 @pytest.mark.parametrize("kind", ["tar", "zip"])
 @pytest.mark.parametrize(
-    "name", ["../out.txt", "top/../../out.txt", "/tmp/out.txt", "..", "C:/out.txt", "a\\..\\..\\out.txt", "//host/out"]
+    "name",
+    ["../out.txt", "top/../../out.txt", "/root-of-all/out.txt", "..", "C:/out.txt", "a\\..\\..\\out.txt", "//host/out"],
 )
 def test_names_that_lead_out(place, kind, name):
     """Refused by name, with nothing written, also of the entries before it."""
     archive = MAKERS[kind](place / "archive", GOOD | {name: b"out"})
-    with pytest.raises(DataError, match="is not unpacked: its entry .* (leads out|has no name)"):
+    with pytest.raises(DataError, match=r"is not unpacked: its entry .* (leads out|has no name)"):
         unpack(archive, place, kind=kind, limit=10_000)
     assert everything(place) == {}
 
@@ -103,7 +103,7 @@ def test_names_that_lead_out(place, kind, name):
 def test_links_and_devices_in_tar(place, bad):
     """None is made, wherever it leads."""
     archive = make_tar(place / "archive", GOOD, bad)
-    with pytest.raises(DataError, match="is a (link|device)"):
+    with pytest.raises(DataError, match=r"is a (link|device)"):
         unpack(archive, place, kind="tar", limit=10_000)
     assert everything(place) == {}
 
@@ -150,7 +150,7 @@ def test_other_files_are_not_overwritten(place, kind):
 @pytest.mark.parametrize("kind", ["tar", "zip"])
 def test_too_much_content(place, kind):
     """An archive that grows beyond its limit is found out before it is written."""
-    archive = MAKERS[kind](place / "archive", GOOD | {"bomb": bytes(10_000_000)})
+    archive = MAKERS[kind](place / "archive", GOOD | {"bomb": bytes(5_000_000)})
     assert archive.stat().st_size < 100_000
     with pytest.raises(DataError, match="over the limit of 5,000"):
         unpack(archive, place, kind=kind, limit=5000)

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.machinery import PathFinder
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -155,9 +155,7 @@ class RayCluster:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # read by Ray when a cluster starts: nothing is sent
         quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
         if self.address is None:
-            cores = (
-                self.workers * self.threads_per_task if self.workers else max(os.cpu_count() or 1, self.threads or 1)
-            )
+            cores = self.workers * self.threads_per_task if self.workers else os.cpu_count() or 1
             ray.init(address="local", num_cpus=cores, include_dashboard=False, **quiet)
         else:
             _knock(self.address)
@@ -260,8 +258,15 @@ def _versions() -> dict[str, str]:
     """What decides bits, or whether code of one machine means the same on another."""
     return {
         "processor": platform.machine(),
-        **{package: version(package) for package in ("neuronscope", "numpy", "torch")},
+        **{package: _version(package) for package in ("neuronscope", "numpy", "torch")},
     }
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:  # run from its source folder
+        return "uninstalled"
 
 
 _held: dict[str, tuple[Callable[[Any, Any], Any], Any]] = {}  # of a worker: what it fetched last
@@ -279,8 +284,8 @@ def _answer(held: list[Any], threads: int, versions: dict[str, str], task: objec
                 f"{key} {here[key]} (not {versions[key]})" for key in versions if here[key] != versions[key]
             )
             message = (
-                f"the machine {platform.node()} of the Ray cluster has {differ}: expected the same as where the run was "
-                "started, for the numbers would differ. Install the same versions everywhere"
+                f"the machine {platform.node()} of the Ray cluster has {differ}: expected the same as where the run "
+                "was started, for the numbers would differ. Install the same versions everywhere"
             )
             raise InputError(message)
         # The largest values of a worker: those of an earlier run go before new ones come.

@@ -442,7 +442,7 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
         self._home, self._credentials = _origin(url), credentials
 
     def redirect_request(  # noqa: PLR0917 urllib calls it so
-        self, req: urllib.request.Request, fp: IO[bytes], code: int, msg: str, headers: Any, newurl: str
+        self, req: urllib.request.Request, fp: Any, code: int, msg: str, headers: Any, newurl: str
     ) -> urllib.request.Request | None:
         """The request to make next; `Authorization` is not among the headers that urllib takes along."""
         if urlsplit(req.full_url).scheme == "https" and urlsplit(newurl).scheme != "https":

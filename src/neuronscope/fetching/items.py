@@ -256,7 +256,7 @@ _ROWS = (
     ),
     Fetchable(
         name="imagenet",
-        what="ImageNet (ILSVRC-2012): 1.3 million photographs of 1,000 classes; about 167 GB, and as much again unpacked",
+        what="ImageNet (ILSVRC-2012): 1.3 million photographs of 1,000 classes; about 167 GB, unpacked as much again",
         kind="data",
         files=(
             RemoteFile(

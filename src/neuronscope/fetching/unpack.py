@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import IO
+from typing import Protocol, runtime_checkable
 
 from neuronscope.errors import DataError, StorageError
 from neuronscope.fetching.download import require_space
@@ -104,6 +104,15 @@ def _unpack_zip(archive: Path, plan: _Plan) -> Unpacked:
     return plan.done()
 
 
+@runtime_checkable
+class _Readable(Protocol):
+    """An opened entry of an archive."""
+
+    def read(self, size: int, /) -> bytes:
+        """At most so many bytes, none at its end."""
+        ...
+
+
 class _Plan:
     """Where the entries of an archive go; it refuses those that should not."""
 
@@ -178,7 +187,7 @@ class _Plan:
         return Unpacked(self._files, self._size, tuple(self._tops))
 
 
-def _write(source: IO[bytes], target: Path, *, size: int, plan: _Plan) -> None:
+def _write(source: _Readable, target: Path, *, size: int, plan: _Plan) -> None:
     """One entry to its place, or a comparison with what is there."""
     if target.exists():
         with target.open("rb") as there:

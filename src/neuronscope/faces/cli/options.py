@@ -164,6 +164,13 @@ RUN = (
     Option("workers", "Threads that decode images beside the network.", type=int, table="run", default="one a core"),
     Option("memory", "What a study may use beside the network, as in 2GB: layers are grouped to fit.", table="run"),
     Option("executor", "Who works the shards: see `neuronscope list executors`.", table="run", default="serial"),
+    Option("processes", "Workers of the executor.", type=int, table="run", default="one a core"),
+    Option(
+        "address",
+        "host:port of a Ray cluster, or auto for the one on this machine.",
+        table="run",
+        default="a cluster on this machine, for the run",
+    ),
 )
 
 SHARD = Option("shard", "Work one part of the images only, as in 2/8; `neuronscope merge` joins the parts.")

@@ -5,6 +5,7 @@ There is one subcommand for each row of `STUDIES`, made from the fields of its s
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -19,6 +20,7 @@ from neuronscope import (
     EXECUTORS,
     STUDIES,
     Data,
+    Executor,
     InputError,
     NonFiniteActivations,
     Page,
@@ -44,6 +46,9 @@ from neuronscope.faces.outputs import RECIPE, Original, Outputs, prepare_folder,
 
 CHECKPOINT = "checkpoint"
 """Folder inside the output folder where an unfinished run keeps what it has done."""
+
+_EXECUTOR_OPTIONS = {"processes": "workers", "address": "address"}
+"""Option of the table [run] -> parameter of the executors that take it."""
 
 _SHOWN_SKIPPED = 5
 _SHOWN_LAYERS = 8
@@ -292,11 +297,34 @@ def make_run(given: Mapping[str, Any], *, progress: console.Progress) -> Run:
     }
     if "memory" in given:
         chosen["memory"] = read_bytes(given["memory"])
+    run = Run(**chosen, progress=progress)
+    return replace(run, executor=make_executor(given, device=run.torch_device.type))
+
+
+def make_executor(given: Mapping[str, Any], *, device: str) -> Executor:
+    """The executor that was asked for, with those of the circumstances that it wants to know.
+
+    Raises:
+        UnknownName: no such executor.
+        InputError: an option that this executor has not, or a number that cannot be.
+    """
     name = given.get("executor", "serial")
     if name not in EXECUTORS:
         message = f"there is no executor '{name}': expected one of {', '.join(EXECUTORS)}.{nearest(name, EXECUTORS)}"
         raise UnknownName(message)
-    return Run(**chosen, executor=EXECUTORS[name](), progress=progress)
+    taken = {executor: set(inspect.signature(maker).parameters) for executor, maker in EXECUTORS.items()}
+    said = {field: given[key] for key, field in _EXECUTOR_OPTIONS.items() if key in given}
+    for key, field in _EXECUTOR_OPTIONS.items():
+        if key in given and field not in taken[name]:
+            others = " or ".join(f"--executor {other}" for other in EXECUTORS if field in taken[other])
+            message = f"the executor '{name}' takes no --{key}, got {given[key]}. Leave it out, or say {others}"
+            raise InputError(message)
+    if said.get("workers", 1) < 1:
+        message = f"--processes must be at least 1, not {said['workers']}"
+        raise InputError(message)
+    # What a task reserves on a cluster follows from what the run says anyway.
+    reserved = {"threads_per_task": given.get("threads", 1), "gpus_per_task": 1 if device == "cuda" else 0}
+    return EXECUTORS[name](**said, **{field: count for field, count in reserved.items() if field in taken[name]})
 
 
 def make_subject(given: Mapping[str, Any]) -> Subject:
@@ -466,6 +494,7 @@ def resolved(settings: recipes.Settings, request: Request) -> recipes.Settings:
         "workers": run.workers,
         **({"memory": settings["run"]["memory"]} if "memory" in settings["run"] else {}),
         "executor": settings["run"].get("executor", "serial"),
+        **{key: settings["run"].get(key) for key in _EXECUTOR_OPTIONS},
     }
     return {
         "model": settings["model"],

@@ -74,7 +74,9 @@ def make_app() -> typer.Typer:
 
 def train_options() -> tuple[Option, ...]:
     """All options of the command."""
-    run = tuple(option for option in options.RUN if option.key not in ("batch_size", "executor"))
+    run = tuple(
+        option for option in options.RUN if option.key not in ("batch_size", "executor", "processes", "address")
+    )
     return (*_DATA, *options.spec_options(TrainSpec, panel="Training"), *run, options.QUIET)
 
 
