@@ -260,5 +260,9 @@ class _Facade(ModuleType):
         if not (name in _HOME and isinstance(value, ModuleType)):
             super().__setattr__(name, value)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """How this module travels to a worker: by name, as any module does."""
+        return import_module, (self.__name__,)
+
 
 sys.modules[__name__].__class__ = _Facade

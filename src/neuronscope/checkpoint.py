@@ -16,13 +16,16 @@ import os
 import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
+from types import CodeType, FunctionType
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
+from torch import nn
 
 from neuronscope.errors import InputError, StorageError
 from neuronscope.maths.streams import State
@@ -34,6 +37,7 @@ _DIGEST = 32
 _LEAST_PAUSE = 30.0  # seconds between two writes of one checkpoint
 _SHARE = 20.0  # and at least so many times as long as the last write took
 _LOCK = ".lock"
+_PATIENCE = 1.0  # seconds to wait for a lock: workers of a run that was killed hold it for a moment more
 
 
 @dataclass(frozen=True)
@@ -63,11 +67,13 @@ class Done:
         first: number of shards merged into `prefix`, counted from the beginning.
         prefix: their merged state; None while `first` is 0.
         beyond: position -> state of finished shards after them.
+        shards: number of all shards of the sweep; 0 while nothing is known of it.
     """
 
     first: int = 0
     prefix: ShardState | None = None
     beyond: Mapping[int, ShardState] = field(default_factory=dict)
+    shards: int = 0
 
 
 class Checkpoint:
@@ -81,6 +87,9 @@ class Checkpoint:
 
     def read(self) -> Done:
         """What was done before: nothing without a checkpoint, or with one that is torn or another's (it is removed)."""
+        for partial in self.path.parent.glob(f".{self.path.name}.*"):  # a run was killed while it wrote
+            with contextlib.suppress(OSError):
+                partial.unlink()
         if not self.path.is_file():
             return Done()
         try:
@@ -94,7 +103,8 @@ class Checkpoint:
         except OSError as error:
             LOGGER.warning("%s cannot be read (%s): the work starts over", self.path, error)
             return Done()
-        self.path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # the next write replaces it
+            self.path.unlink()
         return Done()
 
     def write(self, done: Done, *, now: bool = False) -> None:
@@ -108,6 +118,7 @@ class Checkpoint:
         start = time.monotonic()
         parts = {
             "key": self.key,
+            "shards": done.shards,
             "first": done.first,
             "prefix": done.prefix.plain() if done.prefix is not None else None,
             "beyond": {str(position): state.plain() for position, state in done.beyond.items()},
@@ -213,25 +224,68 @@ def locked(folder: Path) -> Iterator[None]:
         return
     path = folder / _LOCK
     with path.open("a+") as stream:
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            stream.seek(0)
-            owner = stream.read().strip() or "another process"
-            message = f"{folder} is in use: {owner} is writing there. Wait for it, or choose another --out"
-            raise InputError(message) from error
-        stream.truncate(0)
-        stream.write(f"process {os.getpid()}")
-        stream.flush()
+        until = time.monotonic() + _PATIENCE
+        while True:
+            try:
+                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError as error:
+                if time.monotonic() < until:
+                    time.sleep(_PATIENCE / 20)
+                    continue
+                stream.seek(0)
+                owner = stream.read().strip() or "another process"
+                message = f"{folder} is in use: {owner} is writing there. Wait for it, or choose another --out"
+                raise InputError(message) from error
+            except OSError as error:  # some network file systems have no locks
+                LOGGER.warning("%s cannot be locked (%s): let no other run write there", folder, error)
+                break
+        with contextlib.suppress(OSError):  # who holds it is a courtesy
+            stream.truncate(0)
+            stream.write(f"process {os.getpid()}")
+            stream.flush()
         try:
             yield
         finally:
-            stream.truncate(0)
+            with contextlib.suppress(OSError):
+                stream.truncate(0)
 
 
 def digest(*parts: object) -> str:
-    """SHA-256 of the printed form of values, as the identity of a computation."""
-    return hashlib.sha256("\x1f".join(str(part) for part in parts).encode()).hexdigest()
+    """SHA-256 of values, as the identity of a computation: the same in every process."""
+    return hashlib.sha256("\x1f".join(_described(part) for part in parts).encode()).hexdigest()
+
+
+def _described(part: Any) -> str:  # noqa: C901, PLR0911 one case for each kind of value
+    """A value as text, in full and without the addresses and the shortening of printed forms."""
+    match part:
+        case torch.Tensor():
+            array = part.detach().cpu().contiguous()
+            return f"tensor {array.dtype} {_described(array.view(torch.uint8).numpy() if array.ndim else array.item())}"
+        case np.ndarray() if part.dtype != object:
+            content = hashlib.sha256(np.ascontiguousarray(part).tobytes()).hexdigest()
+            return f"array {part.dtype} {part.shape} {content}"
+        case nn.Module():
+            return f"{part!r} {_described(part.state_dict())}"
+        case Mapping():
+            return "{" + ", ".join(f"{_described(key)}: {_described(value)}" for key, value in part.items()) + "}"
+        case set() | frozenset():
+            return "{" + ", ".join(sorted(map(_described, part))) + "}"
+        case list() | tuple():
+            return "(" + ", ".join(map(_described, part)) + ")"
+        case type():
+            return f"{part.__module__}.{part.__qualname__}"
+        case FunctionType():
+            inside = [cell.cell_contents for cell in part.__closure__ or ()]
+            numbers = [one for one in part.__code__.co_consts if not isinstance(one, CodeType)]
+            code = part.__code__.co_code.hex()
+            return f"{part.__module__}.{part.__qualname__} {code} {_described([inside, numbers])}"
+        case _ if is_dataclass(part):
+            inner = {one.name: getattr(part, one.name) for one in fields(part)}
+            return f"{_described(type(part))}{_described(inner)}"
+        case _ if "object at 0x" in repr(part):  # an address
+            return f"{_described(type(part))}{_described(getattr(part, '__dict__', {}))}"
+    return repr(part)
 
 
 def gather(folders: Sequence[Path], target: Path) -> int:
@@ -245,7 +299,7 @@ def gather(folders: Sequence[Path], target: Path) -> int:
         Number of sweeps.
 
     Raises:
-        InputError: a folder holds no checkpoints, torn ones, or those of another computation.
+        InputError: a folder holds no checkpoints, torn ones, or those of another computation, or shards are missing.
         StorageError: the target cannot be written.
     """
     names = [{path.name for path in folder.glob("*.state")} for folder in folders]
@@ -264,7 +318,15 @@ def gather(folders: Sequence[Path], target: Path) -> int:
         dones = [_done(part) for part in parts]
         longest = max(dones, key=lambda done: done.first)
         beyond = {position: state for done in dones for position, state in done.beyond.items()}
-        done = Done(longest.first, longest.prefix, {p: s for p, s in beyond.items() if p >= longest.first})
+        shards = longest.shards
+        missing = [p for p in range(longest.first, shards) if p not in beyond]
+        if missing:
+            message = (
+                f"{len(missing)} of the {shards} shards of {name} are in none of the {len(folders)} folders, the first "
+                f"is {missing[0] + 1}. Give the folders of all parts, each worked to its end"
+            )
+            raise InputError(message)
+        done = Done(longest.first, longest.prefix, {p: s for p, s in beyond.items() if p >= longest.first}, shards)
         sweep, _, _ = name.rpartition("-")
         Checkpoint(target, name=sweep, key=parts[0]["key"]).write(done, now=True)
     return len(names[0])
@@ -281,4 +343,4 @@ def _whole(path: Path) -> Any:
 def _done(parts: Mapping[str, Any]) -> Done:
     prefix = ShardState.from_plain(parts["prefix"]) if parts["prefix"] is not None else None
     beyond = {int(position): ShardState.from_plain(state) for position, state in parts["beyond"].items()}
-    return Done(int(parts["first"]), prefix, beyond)
+    return Done(int(parts["first"]), prefix, beyond, int(parts["shards"]))

@@ -135,7 +135,7 @@ def sweep(
     task = make_task(subject, data, step, reducer, run=run)
     shards = cut(len(data), batch_size=task.batch_size, state=reducer.size(step.shapes(len(subject.classes))))
     checkpoint = Checkpoint(run.checkpoint, name=name, key=identity(task, name=name)) if run.checkpoint else None
-    done = _absorbed(reducer, checkpoint.read()) if checkpoint is not None else Done()
+    done = replace(_absorbed(reducer, checkpoint.read()) if checkpoint is not None else Done(), shards=len(shards))
     mine = portion(len(shards), run.portion)
     due = [position for position in mine if position >= done.first and position not in done.beyond]
     run.progress.start(name, sum(shards[position].images for position in mine))
@@ -185,6 +185,7 @@ def make_task(subject: Subject, data: Data | Design, step: Step, reducer: Reduce
     inside = run.executor.inside
     own = replace(
         run,
+        device=str(run.torch_device),  # settled here: a worker must not choose for itself
         threads=threads,
         progress=run.progress if inside else Silent(),
         workers=run.workers if inside else 1,
@@ -235,7 +236,7 @@ def _absorbed(reducer: Reducer[Any], done: Done) -> Done:
     while first in beyond:
         prefix = join(reducer, prefix, beyond.pop(first))
         first += 1
-    return Done(first, prefix, beyond)
+    return Done(first, prefix, beyond, done.shards)
 
 
 def _worked(task: SweepTask, shards: Sequence[Shard], executor: Executor) -> Iterator[tuple[int, ShardState]]:

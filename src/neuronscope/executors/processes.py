@@ -9,12 +9,16 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import pickle
 import sys
+import threading
+import time
+import warnings
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -22,6 +26,7 @@ from neuronscope.errors import NeuronscopeError
 from neuronscope.executors.protocol import Answer, Shared, Task
 
 _AHEAD = 2  # answers may be so many times the workers ahead of the earliest missing one
+_WATCH = 0.2  # seconds between two looks at whether the parent is still there
 _TRIES = 3  # pools in a row that may break without a single answer in between
 
 
@@ -31,9 +36,11 @@ class Processes:
 
     Attributes:
         workers: number of processes.
+        start: how they come to be; `auto` forks where that is safe and spawns elsewhere.
     """
 
     workers: int = field(default_factory=lambda: os.cpu_count() or 1)
+    start: Literal["auto", "fork", "spawn"] = "auto"
 
     @property
     def inside(self) -> bool:
@@ -71,8 +78,18 @@ class Processes:
     def _one_pool(
         self, function: Callable[[Shared, Task], Answer], shared: Shared, tasks: Sequence[Task], missing: set[int]
     ) -> Iterator[tuple[int, Answer]]:
+        context = _context(self.start)
+        initializer: Callable[..., None] = _receive
+        arguments: tuple[Any, ...] = (function, shared)
+        if context.get_start_method() == "spawn":
+            # Pickled here: left to multiprocessing, PyTorch would move the caller's own weights to shared memory, and
+            # arrays that look into them would look into freed memory.
+            initializer, arguments = _receive_copy, (pickle.dumps(arguments),)
         pool = ProcessPoolExecutor(
-            min(self.workers, len(missing)), mp_context=_context(), initializer=_receive, initargs=(function, shared)
+            min(self.workers, len(missing)),
+            mp_context=context,
+            initializer=initializer,
+            initargs=arguments,
         )
         running: dict[Future[Any], int] = {}
         queue = sorted(missing)
@@ -80,7 +97,10 @@ class Processes:
             while queue or running:
                 while queue and queue[0] < min(missing) + _AHEAD * self.workers:
                     position = queue.pop(0)
-                    running[pool.submit(_answer, tasks[position])] = position
+                    with warnings.catch_warnings():
+                        # from Python 3.12 on; what is wrong with forking beside threads is seen to in `_receive`
+                        warnings.filterwarnings("ignore", message=".*multi-threaded", category=DeprecationWarning)
+                        running[pool.submit(_answer, tasks[position])] = position
                 for done in wait(running, return_when=FIRST_COMPLETED).done:
                     position = running.pop(done)
                     answer = done.result()
@@ -90,7 +110,9 @@ class Processes:
             pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _context() -> Any:
+def _context(start: Literal["auto", "fork", "spawn"]) -> Any:
+    if start != "auto":
+        return multiprocessing.get_context(start)
     forks = sys.platform == "linux" and not torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
     return multiprocessing.get_context("fork" if forks else "spawn")
 
@@ -99,9 +121,23 @@ _inherited: dict[str, Any] = {}  # of a worker process: what it got when it star
 
 
 def _receive(function: Callable[[Any, Any], Any], shared: object) -> None:
-    torch.set_num_threads(1)  # a forked process must not call up the parent's threads, which it does not have
-    _inherited.update(function=function, shared=shared)
+    # A forked process must not call up the team of threads that belongs to its parent's main thread: it was not copied,
+    # and the wait for it never ends. A thread born here has a team of its own.
+    worker = ThreadPoolExecutor(1, initializer=torch.set_num_threads, initargs=(1,))
+    _inherited.update(function=function, shared=shared, worker=worker)
+    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+
+
+def _receive_copy(data: bytes) -> None:
+    _receive(*pickle.loads(data))  # noqa: S301 from the parent process
+
+
+def _end_with(parent: int) -> None:
+    """Stop when the parent was killed: a worker left behind would wait for ever, and hold the lock it inherited."""
+    while os.getppid() == parent:
+        time.sleep(_WATCH)
+    os._exit(1)
 
 
 def _answer(task: object) -> Any:
-    return _inherited["function"](_inherited["shared"], task)
+    return _inherited["worker"].submit(_inherited["function"], _inherited["shared"], task).result()

@@ -13,8 +13,8 @@ import platform
 import socket
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
 from importlib.machinery import PathFinder
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -37,6 +37,9 @@ _LARGEST_PORT = 65535
 class RayCluster:
     """A Ray cluster: tasks go to all its machines (install with the extra `ray`).
 
+    Inside a `with`, the cluster or the connection to it stays for all sweeps; otherwise each sweep has its own, which
+    takes some seconds. A connection that the calling program has made itself is used, and left as it is.
+
     Attributes:
         address: `host:port` of a cluster, or `auto` for the one on this machine; None starts one here for the run.
         workers: tasks worked at once; None for as many as the cluster has cores or GPUs for. On a cluster that is
@@ -49,6 +52,7 @@ class RayCluster:
     workers: int | None = None
     threads_per_task: int = 1
     gpus_per_task: int = 0
+    _open: ExitStack = field(default_factory=ExitStack, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         """Refuse sizes that cannot be.
@@ -64,6 +68,20 @@ class RayCluster:
             if value is not None and value < least:
                 message = f"{name} must be at least {least}, not {value}"
                 raise InputError(message)
+
+    def __enter__(self) -> RayCluster:  # noqa: PYI034 beartype resolves no Self in a method
+        """Start the cluster, or connect to it.
+
+        Raises:
+            MissingDependency: Ray is not installed.
+            InputError: the cluster cannot be reached.
+        """
+        self._open.enter_context(self._connected(_ray()))
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        """End what was started."""
+        self._open.close()
 
     @property
     def inside(self) -> bool:
@@ -82,7 +100,8 @@ class RayCluster:
 
         Raises:
             MissingDependency: Ray is not installed.
-            InputError: the cluster cannot be reached, has no room for a task, or runs other versions.
+            InputError: the cluster cannot be reached, has no room for a task, or runs other versions; or the objects
+                cannot be sent to it.
             NeuronscopeError: the workers of a task die again and again, for example for want of memory.
         """
         if not tasks:  # nothing is left to do: no cluster is started for it
@@ -98,7 +117,7 @@ class RayCluster:
             num_cpus=self.threads_per_task, num_gpus=self.gpus_per_task, max_retries=_RETRIES
         )
         # Inside a list a reference travels as it is: the worker fetches what it stands for once, not for every task.
-        held = [ray.put((function, shared))]
+        held = [_put(ray, (function, shared))]
         ahead = _AHEAD * (self.workers or self._room(ray))
         queue = list(range(len(tasks)))
         missing = set(queue)
@@ -178,6 +197,18 @@ def _ray() -> Any:
     return ray
 
 
+def _put(ray: Any, value: object) -> Any:
+    try:
+        return ray.put(value)
+    except TypeError as error:
+        reason = str(error.__cause__ or error).partition("\n")[0]
+        message = (
+            f"the network, the images or what is to be done with them cannot be sent to other processes: {reason}. "
+            "Expected objects that can be pickled. On this machine, --executor processes needs no sending"
+        )
+        raise InputError(message) from error
+
+
 def _losses(ray: Any) -> tuple[type[Exception], ...]:
     """What Ray raises when a worker, its machine or an answer is gone; the task itself did nothing wrong."""
     errors = ray.exceptions
@@ -213,8 +244,8 @@ def _knock(address: str) -> None:
 def _unreachable(address: str, error: Exception) -> str:
     return (
         f"no Ray cluster answers at '{address}' ({str(error).strip() or type(error).__name__}). Expected the host:port "
-        "that `ray start --head` prints there. Is it running, and may this machine reach it? Without --address a "
-        "cluster is started on this machine"
+        "that `ray start --head` prints there. Is it running, may this machine reach it, and does it want a token "
+        "(RAY_AUTH_MODE=token)? Without --address a cluster is started on this machine"
     )
 
 

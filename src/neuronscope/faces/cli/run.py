@@ -8,6 +8,7 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -177,7 +178,7 @@ def _run_in(folder: Path, study: Study, spec: Any, settings: recipes.Settings, f
     """The study in a folder that no other run is writing to."""
     quiet, plan_only = bool(flags.get("quiet")), bool(flags.get("plan"))
     checkpoint = folder / CHECKPOINT
-    if flags.get("fresh"):
+    if flags.get("fresh") and not plan_only:
         drop_checkpoints(checkpoint)
     request = Request(
         study=study,
@@ -224,7 +225,8 @@ def run_merged(parts: Sequence[Path], out: Path) -> None:
             message = f"{part} holds no {RECIPE}: expected the output folder of a run with --shard I/N"
             raise InputError(message)
     prepare_folder(out)
-    found = gather([part / CHECKPOINT for part in parts], out / CHECKPOINT)
+    with locked(out):
+        found = gather([part / CHECKPOINT for part in parts], out / CHECKPOINT)
     console.say(f"joined {len(parts)} parts of {found} sweeps")
     recipe = parts[0] / RECIPE
     name = recipes.study_name(recipe)
@@ -265,7 +267,10 @@ def read_shard(text: str | None) -> tuple[int, int] | None:
 
 def execute(request: Request) -> tuple[Result, Outputs]:
     """Run the study, save its result, draw its files."""
-    result = request.study.run(request.subject, request.data, request.spec, run=request.run)
+    with ExitStack() as stack:
+        if isinstance(request.run.executor, AbstractContextManager):  # a cluster stays for all sweeps of the study
+            stack.enter_context(request.run.executor)
+        result = request.study.run(request.subject, request.data, request.spec, run=request.run)
     return result, write_outputs(result, request.folder, original=request.original)
 
 

@@ -79,7 +79,7 @@ def filters(setting: Setting) -> dict[str, xr.Dataset]:
     first = next((m for m in setting.subject.module.modules() if isinstance(m, nn.Conv2d)), None)
     if first is None:
         return {}
-    weight = first.weight.detach().float().cpu().numpy()
+    weight = first.weight.detach().float().cpu().numpy().copy()
     return {"/filters": xr.Dataset({"weight": (("unit", "channel", "y", "x"), weight)})}
 
 

@@ -1,0 +1,439 @@
+"""Work that was interrupted is gone on with: the same bits, and nothing finished is done again."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import neuronscope as ns
+from neuronscope import checkpoint as checkpoint_module
+from neuronscope.checkpoint import decode, digest
+from neuronscope.data.dataset import data_from_arrays
+from neuronscope.errors import DataError, StorageError
+from neuronscope.executors import Processes
+from neuronscope.maths.streams import ClassMoments, Confusion, Decisions, Each, Histogram, Moments, StackRows, TopK
+from neuronscope.models.sources import subject_from
+from neuronscope.preprocessing import Preprocess
+from neuronscope.run import Run
+from neuronscope.steps import GradientTimesActivation, Observe
+from neuronscope.sweep import identity, make_task, portion, sweep
+
+IMAGES, CLASSES, BATCH = 83, 3, 4
+SHARD = 16  # images: the smallest shard has four batches
+
+HAPPENINGS: list[Callable[[int], None]] = []
+"""What befalls a step before a batch with this first row; no part of the step, so that its identity stays."""
+
+KILLED = Path(__file__).with_name("killed_sweeps.py")
+
+
+@pytest.fixture(scope="module")
+def subject():
+    """A small network with a convolution."""
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(36, CLASSES))
+    return subject_from(module, name="small", input_shape=(1, 8, 8), preprocess=Preprocess(channels=1))
+
+
+@pytest.fixture(scope="module")
+def data():
+    """Random pictures with random labels."""
+    rng = np.random.default_rng(0)
+    pixels = torch.from_numpy(rng.integers(0, 256, (IMAGES, 1, 8, 8), dtype=np.uint8))
+    return data_from_arrays(pixels, rng.integers(-1, CLASSES, IMAGES), name="noise", classes="abc")
+
+
+@pytest.fixture(autouse=True)
+def eager(monkeypatch):
+    """Checkpoints after every shard; nothing happens but what a test says."""
+    HAPPENINGS.clear()
+    monkeypatch.setattr(checkpoint_module, "_LEAST_PAUSE", 0.0)
+    monkeypatch.setattr(checkpoint_module, "_SHARE", 0.0)
+
+
+@dataclass
+class Count:
+    """A listener that counts."""
+
+    total: int = 0
+    done: int = 0
+    calls: list = field(default_factory=list)
+
+    def start(self, name, total):  # noqa: ARG002 the protocol gives it
+        """A sweep begins."""
+        self.total, self.done = total, 0
+
+    def advance(self, images):
+        """Images are done."""
+        self.done += images
+        self.calls.append(images)
+
+    def finish(self):
+        """A sweep ends."""
+
+
+@dataclass(frozen=True)
+class Counted:
+    """A step that writes down the first row of each batch."""
+
+    inner: Observe
+    log: Path
+
+    def __call__(self, model, batch):
+        """Measure."""
+        for happening in HAPPENINGS:
+            happening(int(batch.index[0]))
+        with self.log.open("a") as stream:
+            stream.write(f"{int(batch.index[0])}\n")
+        return self.inner(model, batch)
+
+    def shapes(self, outputs):
+        """Those of the inner step."""
+        return self.inner.shapes(outputs)
+
+    @property
+    def passes(self):
+        """Those of the inner step."""
+        return self.inner.passes
+
+
+def reducer():
+    """Everything that a study takes from the forward sweep."""
+    return Each(
+        moments=Moments("mean"),
+        by_class=ClassMoments("mean", classes=CLASSES),
+        top=TopK("max", 5, where="max_at"),
+        histogram=Histogram("mean"),
+        confusion=Confusion("logits", classes=CLASSES),
+        decisions=Decisions("logits"),
+        rows=StackRows("mean"),
+    )
+
+
+def observe(subject):
+    """The forward step."""
+    return Observe(subject.layers, measures=("mean", "max"))
+
+
+def on_cpu(**options):
+    """A run on the processor."""
+    return Run(device="cpu", **{"batch_size": BATCH, "workers": 1, "threads": 1, **options})
+
+
+def print_of(swept):
+    """Answer, images and skipped rows to the bit."""
+    return digest(swept.answer, swept.images, swept.skipped)
+
+
+def test_killed_at_any_moment(tmp_path):
+    """A sweep killed at a random moment, or in a write, ends with the same bits; only what was not kept is redone."""
+    answer = subprocess.run(
+        [sys.executable, str(KILLED), str(tmp_path)], check=True, capture_output=True, text=True, timeout=180
+    )
+    trials = json.loads(answer.stdout)
+    assert len(trials) >= 14
+    assert len({trial["kept"] for trial in trials}) > 3, "killed at different moments"
+    assert sum(trial["torn"] for trial in trials) >= 4, "killed within a write"
+    for trial in trials:
+        assert trial["print"] == trial["undisturbed"]
+        assert trial["worked"] == trial["rest"], trial
+
+
+def changes(subject, data):
+    """Name -> arguments of an otherwise equal sweep."""
+    module = nn.Sequential(*subject.module)
+    weights = {**module.state_dict(), "4.bias": torch.ones(CLASSES)}
+    other = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(36, CLASSES))
+    other.load_state_dict(weights)
+    changed = subject_from(other, name="small", input_shape=(1, 8, 8), preprocess=Preprocess(channels=1))
+    step = observe(subject)
+    return {
+        "weights": {"subject": changed},
+        "preprocess": {"subject": replace(subject, preprocess=Preprocess(channels=1, mean=(0.5,), std=(0.5,)))},
+        "data": {"data": data.take(range(1, IMAGES))},
+        "on_error": {"data": replace(data, on_error="skip")},
+        "step": {"step": replace(step, measures=("mean", "max", "rate"))},
+        "layers": {"step": replace(step, layers=subject.layers[:2])},
+        "reducer": {"reducer": Each(moments=Moments("mean"))},
+        "part of a reducer": {"reducer": Each(moments=Moments("max"))},
+        "spec": {"run": on_cpu(context=("layers", "x"))},
+        "seed": {"run": on_cpu(seed=1)},
+        "batch size": {"run": on_cpu(batch_size=5)},
+        "threads": {"run": on_cpu(threads=2)},
+        "dtype": {"run": on_cpu(dtype="float64")},
+        "name": {"name": "attribute"},
+    }
+
+
+def key(subject, data, *, step=None, reducer_=None, run=None, name="observe"):
+    """The identity of a sweep."""
+    task = make_task(subject, data, step or observe(subject), reducer_ or reducer(), run=run or on_cpu())
+    return identity(task, name=name)
+
+
+def test_every_part_of_the_key_counts(subject, data, monkeypatch):
+    """Any change of what decides the result is another computation; what does not decide it is none."""
+    usual = key(subject, data)
+    keys = {"usual": usual}
+    for what, change in changes(subject, data).items():
+        given = {"subject": subject, "data": data, **change}
+        if "reducer" in given:
+            given["reducer_"] = given.pop("reducer")
+        keys[what] = key(**given)
+    monkeypatch.setattr(sys.modules[sweep.__module__], "versions", lambda: {"torch": "0"})
+    keys["versions"] = key(subject, data)
+    monkeypatch.undo()
+    assert len(set(keys.values())) == len(keys), keys
+    assert key(subject, data) == usual
+    assert key(subject, data, run=on_cpu(workers=3, executor=Processes(2), progress=Count())) == usual
+
+
+def test_a_key_is_the_same_in_every_process():
+    """Nothing of a process (addresses, the order of sets) is in the identity."""
+    code = (
+        "import neuronscope as ns\n"
+        "from neuronscope.studies.layers.setting import settle, digest\n"
+        "from neuronscope.studies.layers.study import observation\n"
+        "from neuronscope.sweep import identity, make_task\n"
+        "s, d = ns.load_model('builtin:viewer-cnn', weights='random'), ns.load_data('digits', limit=8)\n"
+        "x = settle(s, d, ns.LayersSpec(), ns.Run(threads=1))\n"
+        "print(identity(make_task(x.subject, x.data, *observation(x), run=x.run), name='observe'))"
+    )
+    found = {
+        subprocess.run(
+            [sys.executable, "-c", code],
+            check=True,
+            capture_output=True,
+            text=True,
+            env={**os.environ, "PYTHONHASHSEED": seed},
+        ).stdout
+        for seed in ("1", "2")
+    }
+    assert len(found) == 1
+
+
+def test_a_changed_run_does_not_go_on_from_another(subject, data, tmp_path):
+    """With another seed in the same folder all images are worked."""
+    log = tmp_path / "log"
+    step = Counted(observe(subject), log)
+    sweep(subject, data, step, reducer(), run=on_cpu(checkpoint=tmp_path / "c"))
+    sweep(subject, data, step, reducer(), run=on_cpu(checkpoint=tmp_path / "c"))
+    assert len(log.read_text().split()) == -(-IMAGES // BATCH)
+    sweep(subject, data, step, reducer(), run=on_cpu(checkpoint=tmp_path / "c", seed=1))
+    assert len(log.read_text().split()) == 2 * -(-IMAGES // BATCH)
+
+
+def test_a_torn_checkpoint_starts_over(subject, data, tmp_path):
+    """Cut off at places through the file, or with a changed byte, the answer is right."""
+    expected = print_of(sweep(subject, data, observe(subject), reducer(), run=on_cpu()))
+    run = on_cpu(checkpoint=tmp_path)
+    sweep(subject, data, observe(subject), reducer(), run=run)
+    (path,) = tmp_path.glob("*.state")
+    whole = path.read_bytes()
+    rng = np.random.default_rng(1)
+    for place in rng.integers(0, len(whole), 4):
+        flipped = bytearray(whole)
+        flipped[place] ^= 1
+        for torn in (whole[:place], bytes(flipped)):
+            path.write_bytes(torn)
+            assert print_of(sweep(subject, data, observe(subject), reducer(), run=run)) == expected
+
+
+def test_serial_processes_and_portions_agree(subject, data, tmp_path):
+    """One process, three, or two portions joined: the same bits, forward and backward."""
+    label = data.labels.clip(0)
+    known = data_from_arrays(data.pixels, label, name="noise", classes="abc")
+    both = Each(all=Moments("attribution"), by_class=ClassMoments("attribution", classes=CLASSES))
+    for step, fold in ((observe(subject), reducer()), (GradientTimesActivation(subject.layers), both)):
+        expected = print_of(sweep(subject, known, step, fold, run=on_cpu()))
+        assert print_of(sweep(subject, known, step, fold, run=on_cpu(executor=Processes(3)))) == expected
+        for number in (2, 1):
+            run = on_cpu(checkpoint=tmp_path / str(number), portion=(number, 2))
+            sweep(subject, known, step, fold, run=run, name="one")
+        checkpoint_module.gather([tmp_path / "1", tmp_path / "2"], tmp_path / "whole")
+        log = Count()
+        joined = sweep(subject, known, step, fold, run=on_cpu(checkpoint=tmp_path / "whole", progress=log), name="one")
+        assert print_of(joined) == expected
+        assert log.calls == [IMAGES], "nothing was left to work"
+        for folder in ("1", "2", "whole"):
+            shutil.rmtree(tmp_path / folder)
+
+
+def test_portions_cover_all_shards_once():
+    """Every shard is in one portion, also where there are more portions than shards."""
+    for shards in range(20):
+        for count in range(1, 25):
+            whole = [place for number in range(1, count + 1) for place in portion(shards, (number, count))]
+            assert whole == list(range(shards))
+
+
+@dataclass(frozen=True)
+class Torn:
+    """A reader with rows that cannot be read."""
+
+    pixels: torch.Tensor
+    rows: tuple
+
+    def __call__(self, row):
+        """Raw pixels."""
+        if row in self.rows:
+            message = f"image {row} is torn. Remove it"
+            raise DataError(message)
+        return self.pixels[row]
+
+
+@pytest.mark.parametrize("executor", [None, Processes(2)])
+def test_skipped_images_and_progress(subject, data, tmp_path, executor):
+    """Skipped rows are listed in order and counted as done, also where the sweep was broken off and gone on with."""
+    rows = (3, 16, 17, 18, 70, *range(32, 48))
+    torn = replace(data, read=Torn(data.pixels, tuple(sorted(rows))), pixels=None, on_error="skip")
+    count = Count()
+    options = {"progress": count, **({"executor": executor} if executor else {})}
+    swept = sweep(subject, torn, observe(subject), reducer(), run=on_cpu(**options))
+    assert [row for row, _ in swept.skipped] == sorted(rows)
+    assert (swept.images, count.total, count.done) == (IMAGES - len(rows), IMAGES, IMAGES)
+
+    def stop(row):
+        if row >= 3 * SHARD and not (tmp_path / "mended").exists():
+            message = "stopped"
+            raise DataError(message)
+
+    HAPPENINGS.append(stop)
+    step = Counted(observe(subject), tmp_path / "log")
+    run = on_cpu(checkpoint=tmp_path / "c", **options)
+    with pytest.raises(DataError, match="stopped"):
+        sweep(subject, torn, step, reducer(), run=run)
+    (tmp_path / "mended").touch()
+    count.calls.clear()
+    again = sweep(subject, torn, step, reducer(), run=run)
+    assert print_of(again) == print_of(swept)
+    assert (count.total, count.done) == (IMAGES, IMAGES)
+    if executor is None:
+        assert count.calls[0] == 3 * SHARD
+
+
+def test_a_torn_image_in_a_worker_is_named(subject, data):
+    """The error of the worker reaches the caller as itself."""
+    torn = replace(data, read=Torn(data.pixels, (50,)), pixels=None)
+    with pytest.raises(DataError, match=r"image 50 is torn\. Remove it"):
+        sweep(subject, torn, observe(subject), reducer(), run=on_cpu(executor=Processes(2)))
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of 64 KiB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    tool = shutil.which("mount")
+    done = tool and subprocess.run([tool, "-t", "tmpfs", "-o", "size=64k", "tmpfs", folder], capture_output=True)  # noqa: PLW1510
+    if not done or done.returncode:
+        pytest.skip("needs the right to mount a small file system")
+    yield folder
+    subprocess.run([shutil.which("umount"), "-l", folder], check=True)
+
+
+def test_a_full_disk(subject, data, small_disk, tmp_path):
+    """One message; the checkpoint before is whole; after making room only the rest is worked."""
+    ballast, log = small_disk / "ballast", tmp_path / "log"
+
+    def fill(row):
+        if row == 3 * SHARD and not (tmp_path / "filled").exists():
+            (tmp_path / "filled").touch()
+            with ballast.open("wb", buffering=0) as stream, contextlib.suppress(OSError):
+                while stream.write(b"x" * 4096):
+                    pass
+
+    HAPPENINGS.append(fill)
+    step, run = Counted(observe(subject), log), on_cpu(checkpoint=small_disk / "c")
+    few = Each(moments=Moments("mean"))
+    expected = print_of(sweep(subject, data, observe(subject), few, run=on_cpu()))
+    with pytest.raises(StorageError, match=r"No space left on device\. What was finished before is kept"):
+        sweep(subject, data, step, few, run=run)
+    (path,) = (small_disk / "c").iterdir()
+    assert decode(path.read_bytes())["first"] == 3
+    ballast.unlink()
+    log.unlink()
+    assert print_of(sweep(subject, data, step, few, run=run)) == expected
+    assert int(log.read_text().split()[0]) == 3 * SHARD
+
+
+@pytest.mark.parametrize("trouble", ["read-only", "a file in its place", "full"])
+def test_a_folder_that_is_lost_in_mid_run(subject, data, tmp_path, monkeypatch, trouble):
+    """One message names the file; when it is mended the same call goes on."""
+    folder, aside, log = tmp_path / "c", tmp_path / "aside", tmp_path / "log"
+    if trouble == "read-only" and os.geteuid() == 0:
+        pytest.skip("root may write to read-only folders")
+    happened = []
+
+    def happen(row):
+        if row == 2 * SHARD and not happened:
+            happened.append(row)
+            if trouble == "read-only":
+                folder.chmod(0o500)
+            elif trouble == "full":
+                monkeypatch.setattr(checkpoint_module.os, "fsync", full)
+            else:
+                folder.rename(aside)
+                folder.touch()
+
+    def full(_descriptor):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    HAPPENINGS.append(happen)
+    step, run = Counted(observe(subject), log), on_cpu(checkpoint=folder)
+    with pytest.raises(StorageError, match=r"cannot write .*sweep-.*mend the folder"):
+        sweep(subject, data, step, reducer(), run=run)
+    if trouble == "read-only":
+        folder.chmod(0o700)
+    elif trouble == "full":
+        monkeypatch.setattr(checkpoint_module.os, "fsync", lambda _descriptor: None)
+    else:
+        folder.unlink()
+        aside.rename(folder)
+    (path,) = folder.iterdir()
+    assert decode(path.read_bytes())["first"] == 2
+    expected = print_of(sweep(subject, data, observe(subject), reducer(), run=on_cpu()))
+    assert print_of(sweep(subject, data, step, reducer(), run=run)) == expected
+    worked = [int(row) for row in log.read_text().split()]
+    assert worked == [*range(0, 3 * SHARD, BATCH), *range(2 * SHARD, IMAGES, BATCH)]
+
+
+def test_squeezenet_in_parts(test_data, tmp_path):
+    """SqueezeNet 1.1 on ImageNet images: one process, two, spawned ones, two portions joined, the same bits."""
+    weights = test_data / "weights" / "squeezenet1_1_imagenet_tvnorm.pth"
+    subject = ns.load_model("torchvision:squeezenet1_1", weights=str(weights))
+    data = ns.load_data(f"imagenet:{test_data / 'imagenet_val1300'}", limit=64)
+    spec = ns.LayersSpec(layers=("features.12.*",), gradient="label", draws=19, examples=(0,), wrong=0, gallery=1)
+    expected = ns.run_layers(subject, data, spec, run=on_cpu())
+    elsewhere = ns.run_layers(subject, data, spec, run=on_cpu(executor=Processes(2)))
+    assert elsewhere.tree.identical(expected.tree)
+    for number in (1, 2):
+        run = on_cpu(checkpoint=tmp_path / str(number), portion=(number, 2))
+        with pytest.raises(ns.PortionDone):
+            ns.run_layers(subject, data, spec, run=run)
+    assert checkpoint_module.gather([tmp_path / "1", tmp_path / "2"], tmp_path / "whole") == 2
+    joined = ns.run_layers(subject, data, spec, run=on_cpu(checkpoint=tmp_path / "whole"))
+    assert joined.tree.identical(expected.tree)
+
+
+def test_builtin_networks_can_be_spawned():
+    """Where forking is not possible, a built-in network and data set reach the workers as copies: the same bits."""
+    subject = ns.load_model("builtin:viewer-cnn", weights="random")
+    data = ns.load_data("digits", limit=40)
+    spec = ns.LayersSpec(layers=("fc_layers.4",), draws=19, examples=(0,), wrong=0)
+    expected = ns.run_layers(subject, data, spec, run=on_cpu())
+    spawned = ns.run_layers(subject, data, spec, run=on_cpu(executor=Processes(2, start="spawn")))
+    assert spawned.tree.identical(expected.tree)
