@@ -1,6 +1,7 @@
 """Sweeps that are killed and run again, in processes of their own: a JSON list of what came of each.
 
-Run with a folder to work in. The program forks a child for each attempt, so that nothing is imported twice.
+Run with a folder to work in. The program works one sweep itself and then forks a child for each attempt, so that
+nothing is imported or set up twice.
 """
 
 from __future__ import annotations
@@ -67,6 +68,15 @@ def make() -> tuple[Subject, Data]:
     return subject_from(module, name="small", input_shape=(1, 8, 8), preprocess=Preprocess(channels=1)), data
 
 
+def work(subject: Subject, data: Data, folder: Path) -> str:
+    """The sweep, begun or gone on with; a hash of its answer."""
+    step = Slow(Observe(subject.layers, measures=("mean", "max")), folder / "log")
+    reducer = Each(mean=Moments("mean"), top=TopK("max", 5, where="max_at"), rows=StackRows("mean"))
+    run = Run(device="cpu", threads=1, workers=1, batch_size=BATCH, checkpoint=folder / "state")
+    swept = sweep(subject, data, step, reducer, run=run)
+    return digest(swept.answer, swept.images, swept.skipped)
+
+
 def attempt(subject: Subject, data: Data, folder: Path, *, kill_at_write: int | None = None) -> int:
     """Begin or go on with the sweep in a child; its process id."""
     child = os.fork()
@@ -83,11 +93,7 @@ def attempt(subject: Subject, data: Data, folder: Path, *, kill_at_write: int | 
                 os.kill(os.getpid(), signal.SIGKILL)
 
         checkpoint.os.fsync = killed
-    step = Slow(Observe(subject.layers, measures=("mean", "max")), folder / "log")
-    reducer = Each(mean=Moments("mean"), top=TopK("max", 5, where="max_at"), rows=StackRows("mean"))
-    run = Run(device="cpu", threads=1, workers=1, batch_size=BATCH, checkpoint=folder / "state")
-    swept = sweep(subject, data, step, reducer, run=run)
-    (folder / "print").write_text(digest(swept.answer, swept.images, swept.skipped))
+    (folder / "print").write_text(work(subject, data, folder))
     os._exit(0)
 
 
@@ -108,12 +114,12 @@ def main(folder: Path) -> None:
     checkpoint._LEAST_PAUSE = checkpoint._SHARE = 0.0
     torch.set_num_threads(1)
     subject, data = make()
-    whole = folder / "whole"
-    whole.mkdir()
+    (folder / "warm").mkdir()
+    undisturbed = work(subject, data, folder / "warm")
+    (folder / "whole").mkdir()
     start = time.monotonic()
-    os.waitpid(attempt(subject, data, whole), 0)
+    os.waitpid(attempt(subject, data, folder / "whole"), 0)
     took = time.monotonic() - start
-    undisturbed = (whole / "print").read_text()
     chance = random.Random(0)  # noqa: S311 not for secrets
     trials = []
     for number in range(RANDOM + WRITES):

@@ -23,6 +23,7 @@ ROOT = "neuronscope"
 # First part of a module's name below the package -> floor. Imports point to the same floor or below.
 FLOORS = {
     "errors": 0,
+    "quantities": 0,
     "units": 1,
     "views": 1,
     "executors": 1,

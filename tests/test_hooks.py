@@ -11,7 +11,7 @@ from torch import nn
 from neuronscope.data.dataset import Batch
 from neuronscope.edits import drop, keep, replace, scale, stop_gradient
 from neuronscope.errors import InputError, UnknownName
-from neuronscope.hooks import edited, intercepted, observed, placed, tapped
+from neuronscope.hooks import edited, intercepted, observed, placed, tapped, units_first
 from neuronscope.models.sources import subject_from
 from neuronscope.preprocessing import Preprocess
 from neuronscope.run import Run
@@ -109,6 +109,37 @@ def test_observed_is_what_the_layer_gave(subject, images):
     for name in LAYERS:
         assert torch.equal(found[name], expected[name]), name
     assert (found["conv1"] < 0).any()
+
+
+@given(st.sampled_from(LAYERS), st.integers(0, 2), st.integers(1, UNITS))
+def test_of_a_part_its_units_are_seen(subject, images, name, first, width):
+    """What is observed of a part are the layer's own units, a view of its output; tapped, the whole output is kept."""
+    layer = subject.layer(name)
+    first = min(first, layer.units - 1)
+    last = min(first + width, layer.units)
+    part, seen = layer.part(first, last), []
+    with torch.inference_mode(), observed(subject.module, {layer: lambda maps: seen.append(maps.clone())}):
+        subject.module(images)
+    with torch.inference_mode(), observed(subject.module, {part: lambda maps: seen.append(maps.clone())}):
+        subject.module(images)
+    assert torch.equal(seen[1], seen[0][:, first:last])
+    with tapped(subject.module, [part]) as kept:
+        subject.module(images)
+    narrowed = units_first(kept[name], part)
+    assert kept[name].shape[1:] == layer.shape
+    assert torch.equal(narrowed, seen[1])
+    assert narrowed.untyped_storage().data_ptr() == kept[name].untyped_storage().data_ptr()
+
+
+def test_two_parts_of_a_layer_are_refused_in_one_pass(subject):
+    """One would hide the other, for they share a name."""
+    layer = subject.layer("conv1")
+    with (
+        pytest.raises(InputError, match="'conv1' is there twice"),
+        tapped(subject.module, [layer.part(0, 1), layer.part(1, 2)]),
+    ):
+        pass
+    assert hooks_of(subject.module) == 0
 
 
 def test_tapped_is_safe_from_in_place_operations(subject, images):

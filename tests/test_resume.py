@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import json
+import logging
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -20,16 +23,17 @@ from torch import nn
 
 import neuronscope as ns
 from neuronscope import checkpoint as checkpoint_module
-from neuronscope.checkpoint import decode, digest
-from neuronscope.data.dataset import data_from_arrays
-from neuronscope.errors import DataError, StorageError
-from neuronscope.executors import Processes
+from neuronscope.checkpoint import decode, digest, locked
+from neuronscope.data.dataset import Data, data_from_arrays
+from neuronscope.errors import DataError, NeuronscopeError, StorageError
+from neuronscope.executors import Processes, RayCluster, Serial
 from neuronscope.maths.streams import ClassMoments, Confusion, Decisions, Each, Histogram, Moments, StackRows, TopK
 from neuronscope.models.sources import subject_from
+from neuronscope.models.subject import Subject
 from neuronscope.preprocessing import Preprocess
 from neuronscope.run import Run
-from neuronscope.steps import GradientTimesActivation, Observe
-from neuronscope.sweep import identity, make_task, portion, sweep
+from neuronscope.steps import GradientTimesActivation, Observe, Predict, Step
+from neuronscope.sweep import identity, make_task, portion, processor, sweep
 
 IMAGES, CLASSES, BATCH = 83, 3, 4
 SHARD = 16  # images: the smallest shard has four batches
@@ -89,7 +93,7 @@ class Count:
 class Counted:
     """A step that writes down the first row of each batch."""
 
-    inner: Observe
+    inner: Step
     log: Path
 
     def __call__(self, model, batch):
@@ -110,17 +114,22 @@ class Counted:
         return self.inner.passes
 
 
-def reducer():
+def reducer(classes=CLASSES):
     """Everything that a study takes from the forward sweep."""
     return Each(
         moments=Moments("mean"),
-        by_class=ClassMoments("mean", classes=CLASSES),
+        by_class=ClassMoments("mean", classes=classes),
         top=TopK("max", 5, where="max_at"),
         histogram=Histogram("mean"),
-        confusion=Confusion("logits", classes=CLASSES),
+        confusion=Confusion("logits", classes=classes),
         decisions=Decisions("logits"),
         rows=StackRows("mean"),
     )
+
+
+def few():
+    """What folds the answers of `Predict`, where neither steps nor reducers are in question."""
+    return Each(moments=Moments("logits"))
 
 
 def observe(subject):
@@ -201,6 +210,24 @@ def test_every_part_of_the_key_counts(subject, data, monkeypatch):
     assert key(subject, data, run=on_cpu(workers=3, executor=Processes(2), progress=Count())) == usual
 
 
+def test_the_kind_of_device_counts_and_not_its_number():
+    """A run goes on with another GPU of the same model; another model, or the processor, gives other bits."""
+    kinds = [
+        processor(torch.device(name), model=lambda device, model=model: model if device.type == "cuda" else "none")
+        for name, model in (
+            ("cuda", "A"),
+            ("cuda:0", "A"),
+            ("cuda:1", "A"),
+            ("cuda:1", "B"),
+            ("cpu", "A"),
+            ("cpu", "B"),
+        )
+    ]
+    assert kinds[0] == kinds[1] == kinds[2]
+    assert kinds[4] == kinds[5] == ("cpu",)
+    assert len({digest(kind) for kind in kinds}) == 3
+
+
 def test_a_key_is_the_same_in_every_process():
     """Nothing of a process (addresses, the order of sets) is in the identity."""
     code = (
@@ -212,35 +239,36 @@ def test_a_key_is_the_same_in_every_process():
         "x = settle(s, d, ns.LayersSpec(), ns.Run(threads=1))\n"
         "print(identity(make_task(x.subject, x.data, *observation(x), run=x.run), name='observe'))"
     )
-    found = {
-        subprocess.run(
+    started = [
+        subprocess.Popen(
             [sys.executable, "-c", code],
-            check=True,
-            capture_output=True,
+            stdout=subprocess.PIPE,
             text=True,
             env={**os.environ, "PYTHONHASHSEED": seed},
-        ).stdout
+        )
         for seed in ("1", "2")
-    }
+    ]
+    found = {process.communicate()[0] for process in started}
+    assert all(process.returncode == 0 for process in started)
     assert len(found) == 1
 
 
 def test_a_changed_run_does_not_go_on_from_another(subject, data, tmp_path):
     """With another seed in the same folder all images are worked."""
     log = tmp_path / "log"
-    step = Counted(observe(subject), log)
-    sweep(subject, data, step, reducer(), run=on_cpu(checkpoint=tmp_path / "c"))
-    sweep(subject, data, step, reducer(), run=on_cpu(checkpoint=tmp_path / "c"))
+    step = Counted(Predict(), log)
+    sweep(subject, data, step, few(), run=on_cpu(checkpoint=tmp_path / "c"))
+    sweep(subject, data, step, few(), run=on_cpu(checkpoint=tmp_path / "c"))
     assert len(log.read_text().split()) == -(-IMAGES // BATCH)
-    sweep(subject, data, step, reducer(), run=on_cpu(checkpoint=tmp_path / "c", seed=1))
+    sweep(subject, data, step, few(), run=on_cpu(checkpoint=tmp_path / "c", seed=1))
     assert len(log.read_text().split()) == 2 * -(-IMAGES // BATCH)
 
 
 def test_a_torn_checkpoint_starts_over(subject, data, tmp_path):
     """Cut off at places through the file, or with a changed byte, the answer is right."""
-    expected = print_of(sweep(subject, data, observe(subject), reducer(), run=on_cpu()))
+    expected = print_of(sweep(subject, data, Predict(), few(), run=on_cpu()))
     run = on_cpu(checkpoint=tmp_path)
-    sweep(subject, data, observe(subject), reducer(), run=run)
+    sweep(subject, data, Predict(), few(), run=run)
     (path,) = tmp_path.glob("*.state")
     whole = path.read_bytes()
     rng = np.random.default_rng(1)
@@ -249,7 +277,7 @@ def test_a_torn_checkpoint_starts_over(subject, data, tmp_path):
         flipped[place] ^= 1
         for torn in (whole[:place], bytes(flipped)):
             path.write_bytes(torn)
-            assert print_of(sweep(subject, data, observe(subject), reducer(), run=run)) == expected
+            assert print_of(sweep(subject, data, Predict(), few(), run=run)) == expected
 
 
 def test_serial_processes_and_portions_agree(subject, data, tmp_path):
@@ -329,7 +357,233 @@ def test_a_torn_image_in_a_worker_is_named(subject, data):
     """The error of the worker reaches the caller as itself."""
     torn = replace(data, read=Torn(data.pixels, (50,)), pixels=None)
     with pytest.raises(DataError, match=r"image 50 is torn\. Remove it"):
-        sweep(subject, torn, observe(subject), reducer(), run=on_cpu(executor=Processes(2)))
+        sweep(subject, torn, Predict(), few(), run=on_cpu(executor=Processes(2)))
+
+
+def ctrl_c():
+    """What the terminal does."""
+    signal.raise_signal(signal.SIGINT)
+
+
+def torn_image():
+    """An image that cannot be read."""
+    message = "image is torn"
+    raise DataError(message)
+
+
+def no_room_elsewhere():
+    """A disk that is full, though not the one with the checkpoint."""
+    message = "no room for rows"
+    raise StorageError(message)
+
+
+def death():
+    """The end of the process that works, again and again."""
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@pytest.mark.usefixtures("rarely")
+@pytest.mark.parametrize(
+    "ending",
+    [
+        (ctrl_c, KeyboardInterrupt, Serial()),
+        (torn_image, DataError, Serial()),
+        (no_room_elsewhere, StorageError, Serial()),
+        (torn_image, DataError, Processes(1)),
+        (death, NeuronscopeError, Processes(1)),
+    ],
+    ids=["Ctrl-C", "a torn image", "no room elsewhere", "a torn image in a worker", "a worker killed again and again"],
+)
+def test_what_is_finished_is_kept_when_the_sweep_ends_early(subject, data, tmp_path, caplog, ending):
+    """However it ends, and long before a checkpoint is due: the same call goes on after the finished shards."""
+    trouble, kind, executor = ending
+    caplog.set_level(logging.INFO, "neuronscope")
+    log, mended = tmp_path / "log", tmp_path / "mended"
+    HAPPENINGS.append(lambda row: trouble() if row >= 3 * SHARD and not mended.exists() else None)
+    step = Counted(Predict(), log)
+    run = on_cpu(checkpoint=tmp_path / "c", executor=executor)
+    with pytest.raises(kind):
+        sweep(subject, data, step, few(), run=run)
+    assert "what was finished is kept" in caplog.text
+    (path,) = (tmp_path / "c").iterdir()
+    assert decode(path.read_bytes())["first"] == 3
+    mended.touch()
+    log.unlink()
+    expected = print_of(sweep(subject, data, Predict(), few(), run=on_cpu()))
+    assert print_of(sweep(subject, data, step, few(), run=run)) == expected
+    assert sorted(int(row) for row in log.read_text().split()) == list(range(3 * SHARD, IMAGES, BATCH))
+
+
+@pytest.fixture
+def rarely(monkeypatch):
+    """Checkpoints as far apart as they are for users: none is due in a test."""
+    monkeypatch.setattr(checkpoint_module, "_LEAST_PAUSE", 30.0)
+
+
+@pytest.mark.usefixtures("rarely")
+def test_nothing_is_written_when_nothing_was_finished(subject, data, tmp_path):
+    """An error in the first shard leaves no file; one right after going on leaves the file that was there."""
+    stop = [0]
+    HAPPENINGS.append(lambda row: torn_image() if row == stop[0] else None)
+    run = on_cpu(checkpoint=tmp_path / "c")
+    for stop[0] in (0, 2 * SHARD):
+        with pytest.raises(DataError):
+            sweep(subject, data, Counted(Predict(), tmp_path / "log"), few(), run=run)
+        assert len(list((tmp_path / "c").iterdir())) == (1 if stop[0] else 0)
+    (path,) = (tmp_path / "c").iterdir()
+    before = path.stat().st_mtime_ns
+    with pytest.raises(DataError):
+        sweep(subject, data, Counted(Predict(), tmp_path / "log"), few(), run=run)
+    assert path.stat().st_mtime_ns == before
+
+
+@pytest.mark.usefixtures("rarely")
+def test_a_last_checkpoint_that_fails_hides_nothing(subject, data, tmp_path, caplog):
+    """The error that ended the sweep is raised; that its work is lost is logged."""
+    folder = tmp_path / "c"
+
+    def happen(row):
+        if row == 2 * SHARD:
+            folder.rmdir()
+            folder.touch()
+            torn_image()
+
+    HAPPENINGS.append(happen)
+    with pytest.raises(DataError, match="image is torn"):
+        sweep(subject, data, Counted(Predict(), tmp_path / "log"), few(), run=on_cpu(checkpoint=tmp_path / "c"))
+    assert "what was finished since the last checkpoint is lost: cannot write" in caplog.text
+
+
+@dataclass(frozen=True)
+class Interrupted:
+    """A reducer that is stopped in the middle of a merge, once: the left state is half changed by then."""
+
+    inner: Moments
+    marker: Path
+
+    def start(self):
+        """That of the inner reducer."""
+        return self.inner.start()
+
+    def add(self, state, seen):
+        """As the inner reducer does it."""
+        return self.inner.add(state, seen)
+
+    def merge(self, left, right):
+        """As the inner reducer does it, but for the first one after the marker was taken away."""
+        if self.marker.exists():
+            self.marker.unlink()
+            for part in left.values():
+                if isinstance(part, torch.Tensor):
+                    part.add_(1)
+            ctrl_c()
+        return self.inner.merge(left, right)
+
+    def finish(self, state):
+        """As the inner reducer does it."""
+        return self.inner.finish(state)
+
+    def size(self, shapes):
+        """As the inner reducer does it."""
+        return self.inner.size(shapes)
+
+
+@pytest.mark.usefixtures("rarely")
+def test_a_merge_that_was_broken_off_is_not_kept(subject, data, tmp_path):
+    """A state that is half merged is the state of nothing: the checkpoint before it stays, and the answer is right."""
+    marker = tmp_path / "marker"
+    fold, run = Interrupted(Moments("logits"), marker), on_cpu(checkpoint=tmp_path / "c")
+    expected = print_of(sweep(subject, data, Predict(), fold, run=on_cpu()))
+    marker.touch()
+    with pytest.raises(KeyboardInterrupt):
+        sweep(subject, data, Predict(), fold, run=run)
+    assert list((tmp_path / "c").iterdir()) == []
+    assert print_of(sweep(subject, data, Predict(), fold, run=run)) == expected
+
+
+@pytest.mark.parametrize("what", ["checkpoint", "output"])
+def test_a_folder_removed_in_mid_run_is_made_again(subject, data, tmp_path, caplog, what):
+    """Nothing is lost, a warning says what happened, and the output folder is locked as before."""
+    out, log = tmp_path / "out", tmp_path / "log"
+    folder = out / "checkpoint"
+    out.mkdir()
+
+    def happen(row):
+        if row == 3 * SHARD and not (tmp_path / "happened").exists():
+            (tmp_path / "happened").touch()
+            shutil.rmtree(folder if what == "checkpoint" else out)
+        if row == 4 * SHARD and (tmp_path / "happened").exists():
+            torn_image()
+
+    HAPPENINGS.append(happen)
+    step, run = Counted(Predict(), log), on_cpu(checkpoint=folder)
+    with locked(out):
+        with pytest.raises(DataError):
+            sweep(subject, data, step, few(), run=run)
+        assert caplog.text.count("was removed while the run was writing there. It is made again") == 1
+        with (out / ".lock").open() as stream, pytest.raises(BlockingIOError):
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    (path,) = folder.iterdir()
+    assert decode(path.read_bytes())["first"] == 4
+    HAPPENINGS.clear()
+    log.unlink()
+    expected = print_of(sweep(subject, data, Predict(), few(), run=on_cpu()))
+    with locked(out):
+        assert print_of(sweep(subject, data, step, few(), run=run)) == expected
+    assert int(log.read_text().split()[0]) == 4 * SHARD
+
+
+def test_a_folder_that_went_with_the_one_above_is_not_made_again(subject, data, tmp_path):
+    """Where even the place of the output folder is gone, one message names it; nothing is made in a strange place."""
+    above = tmp_path / "disk"
+    HAPPENINGS.append(lambda row: shutil.rmtree(above) if row == SHARD else None)
+    run = on_cpu(checkpoint=above / "out" / "checkpoint")
+    with pytest.raises(StorageError, match=r"out/checkpoint was removed while the run was writing there.* gone too"):
+        sweep(subject, data, Counted(Predict(), tmp_path / "log"), few(), run=run)
+    assert not above.exists()
+
+
+def test_a_folder_on_a_disk_that_was_taken_away_is_not_made_again(subject, data, small_disk, tmp_path):
+    """The folder where the disk was mounted is still there, but it is another disk: nothing is written to it."""
+
+    def happen(row):
+        if row == SHARD:
+            subprocess.run([shutil.which("umount"), "-l", small_disk], check=True)
+
+    HAPPENINGS.append(happen)
+    run = on_cpu(checkpoint=small_disk / "checkpoint")
+    with pytest.raises(StorageError, match=r"cannot be made again in .*disk, where another disk is now"):
+        sweep(
+            subject,
+            data,
+            Counted(Predict(), tmp_path / "log"),
+            few(),
+            run=run,
+        )
+    assert list(small_disk.iterdir()) == []
+
+
+def test_a_folder_that_another_run_has_taken_is_left_to_it(subject, data, tmp_path):
+    """Removed, made again and locked by somebody else: this run stops and says so."""
+    out = tmp_path / "out"
+    out.mkdir()
+    other = contextlib.ExitStack()
+
+    def happen(row):
+        if row == SHARD:
+            shutil.rmtree(out)
+            (out / "checkpoint").mkdir(parents=True)
+            stream = other.enter_context((out / ".lock").open("w"))
+            stream.write("process 1")
+            stream.flush()
+            fcntl.flock(stream, fcntl.LOCK_EX)
+
+    HAPPENINGS.append(happen)
+    step = Counted(Predict(), tmp_path / "log")
+    taken = r"out was removed while this run was writing there, and now .*process 1 is writing there"
+    with other, locked(out), pytest.raises(StorageError, match=taken):
+        sweep(subject, data, step, few(), run=on_cpu(checkpoint=out / "checkpoint"))
+    assert list((out / "checkpoint").iterdir()) == []
 
 
 @pytest.fixture
@@ -342,7 +596,8 @@ def small_disk(tmp_path):
     if not done or done.returncode:
         pytest.skip("needs the right to mount a small file system")
     yield folder
-    subprocess.run([shutil.which("umount"), "-l", folder], check=True)
+    if folder.is_mount():  # a test may have taken it away
+        subprocess.run([shutil.which("umount"), "-l", folder], check=True)
 
 
 def test_a_full_disk(subject, data, small_disk, tmp_path):
@@ -357,16 +612,15 @@ def test_a_full_disk(subject, data, small_disk, tmp_path):
                     pass
 
     HAPPENINGS.append(fill)
-    step, run = Counted(observe(subject), log), on_cpu(checkpoint=small_disk / "c")
-    few = Each(moments=Moments("mean"))
-    expected = print_of(sweep(subject, data, observe(subject), few, run=on_cpu()))
+    step, run = Counted(Predict(), log), on_cpu(checkpoint=small_disk / "c")
+    expected = print_of(sweep(subject, data, Predict(), few(), run=on_cpu()))
     with pytest.raises(StorageError, match=r"No space left on device\. What was finished before is kept"):
-        sweep(subject, data, step, few, run=run)
+        sweep(subject, data, step, few(), run=run)
     (path,) = (small_disk / "c").iterdir()
     assert decode(path.read_bytes())["first"] == 3
     ballast.unlink()
     log.unlink()
-    assert print_of(sweep(subject, data, step, few, run=run)) == expected
+    assert print_of(sweep(subject, data, step, few(), run=run)) == expected
     assert int(log.read_text().split()[0]) == 3 * SHARD
 
 
@@ -393,9 +647,9 @@ def test_a_folder_that_is_lost_in_mid_run(subject, data, tmp_path, monkeypatch, 
         raise OSError(errno.ENOSPC, "No space left on device")
 
     HAPPENINGS.append(happen)
-    step, run = Counted(observe(subject), log), on_cpu(checkpoint=folder)
+    step, run = Counted(Predict(), log), on_cpu(checkpoint=folder)
     with pytest.raises(StorageError, match=r"cannot write .*sweep-.*mend the folder"):
-        sweep(subject, data, step, reducer(), run=run)
+        sweep(subject, data, step, few(), run=run)
     if trouble == "read-only":
         folder.chmod(0o700)
     elif trouble == "full":
@@ -405,35 +659,94 @@ def test_a_folder_that_is_lost_in_mid_run(subject, data, tmp_path, monkeypatch, 
         aside.rename(folder)
     (path,) = folder.iterdir()
     assert decode(path.read_bytes())["first"] == 2
-    expected = print_of(sweep(subject, data, observe(subject), reducer(), run=on_cpu()))
-    assert print_of(sweep(subject, data, step, reducer(), run=run)) == expected
+    expected = print_of(sweep(subject, data, Predict(), few(), run=on_cpu()))
+    assert print_of(sweep(subject, data, step, few(), run=run)) == expected
     worked = [int(row) for row in log.read_text().split()]
     assert worked == [*range(0, 3 * SHARD, BATCH), *range(2 * SHARD, IMAGES, BATCH)]
 
 
-def test_squeezenet_in_parts(test_data, tmp_path):
-    """SqueezeNet 1.1 on ImageNet images: one process, two, spawned ones, two portions joined, the same bits."""
+@dataclass(frozen=True)
+class Deadly:
+    """A reader that kills the process it reads in: the first one, other than where it was made, to come to a row."""
+
+    read: Callable[[int], torch.Tensor]
+    row: int
+    marker: Path
+    home: int = field(default_factory=os.getpid)
+
+    def __call__(self, row):
+        """Raw pixels."""
+        if row == self.row and os.getpid() != self.home:
+            with contextlib.suppress(FileExistsError):
+                self.marker.touch(exist_ok=False)
+                os.kill(os.getpid(), signal.SIGKILL)
+        return self.read(row)
+
+
+@dataclass(frozen=True)
+class Passes:
+    """A forward and a backward sweep over some images, each with everything that a study takes from it."""
+
+    subject: Subject
+    images: Data
+    layers: tuple
+
+    def __call__(self, *, killing=None, **options):
+        """Their answers, to the bit; an image of the second sweep kills the worker that reads it, where told so."""
+        classes, run = len(self.subject.classes), on_cpu(**{"batch_size": 2, **options})
+        forward = (Observe(self.layers, measures=("mean", "max")), reducer(classes))
+        backward = (
+            GradientTimesActivation(self.layers),
+            Each(all=Moments("attribution"), by_class=ClassMoments("attribution", classes=classes)),
+        )
+        last = self.images if killing is None else replace(self.images, read=Deadly(self.images.read, 21, killing))
+        seen = sweep(self.subject, self.images, *forward, run=run, name="observe")
+        pulled = sweep(self.subject, last, *backward, run=run, name="attribute")
+        return print_of(seen), print_of(pulled)
+
+
+@pytest.fixture(scope="module")
+def squeezenet(test_data):
+    """SqueezeNet 1.1 and ImageNet images in four shards, small enough to be worked often; what one process finds."""
     weights = test_data / "weights" / "squeezenet1_1_imagenet_tvnorm.pth"
-    subject = ns.load_model("torchvision:squeezenet1_1", weights=str(weights))
-    data = ns.load_data(f"imagenet:{test_data / 'imagenet_val1300'}", limit=64)
-    spec = ns.LayersSpec(layers=("features.12.*",), gradient="label", draws=19, examples=(0,), wrong=0, gallery=1)
-    expected = ns.run_layers(subject, data, spec, run=on_cpu())
-    elsewhere = ns.run_layers(subject, data, spec, run=on_cpu(executor=Processes(2)))
-    assert elsewhere.tree.identical(expected.tree)
+    subject = ns.load_model("torchvision:squeezenet1_1", weights=str(weights), resize=112, crop=96)
+    images = ns.load_data(f"imagenet:{test_data / 'imagenet_val1300'}", limit=32)
+    passes = Passes(subject, images, subject.select("features.3.squeeze", "features.12.squeeze"))
+    return passes, passes()
+
+
+def test_squeezenet_in_worker_processes(squeezenet, tmp_path):
+    """SqueezeNet on ImageNet images, two worker processes of which one is killed: the bits of one process."""
+    passes, expected = squeezenet
+    assert passes(killing=tmp_path / "killed", executor=Processes(2)) == expected
+    assert (tmp_path / "killed").exists()
+
+
+def test_squeezenet_on_a_ray_cluster(squeezenet, tmp_path):
+    """The same on a Ray cluster of two workers on this machine, of which one is killed."""
+    pytest.importorskip("ray", reason="needs the extra ray")
+    passes, expected = squeezenet
+    with RayCluster(workers=2) as cluster:
+        assert passes(killing=tmp_path / "killed", executor=cluster) == expected
+    assert (tmp_path / "killed").exists()
+
+
+def test_squeezenet_in_parts(squeezenet, tmp_path):
+    """Two portions, as of two machines: joined, they have the same bits, and nothing is left to work."""
+    passes, expected = squeezenet
     for number in (1, 2):
-        run = on_cpu(checkpoint=tmp_path / str(number), portion=(number, 2))
-        with pytest.raises(ns.PortionDone):
-            ns.run_layers(subject, data, spec, run=run)
+        passes(checkpoint=tmp_path / str(number), portion=(number, 2))
     assert checkpoint_module.gather([tmp_path / "1", tmp_path / "2"], tmp_path / "whole") == 2
-    joined = ns.run_layers(subject, data, spec, run=on_cpu(checkpoint=tmp_path / "whole"))
-    assert joined.tree.identical(expected.tree)
+    log = Count()
+    assert passes(checkpoint=tmp_path / "whole", progress=log) == expected
+    assert log.calls == [32, 32]
 
 
 def test_builtin_networks_can_be_spawned():
     """Where forking is not possible, a built-in network and data set reach the workers as copies: the same bits."""
     subject = ns.load_model("builtin:viewer-cnn", weights="random")
     data = ns.load_data("digits", limit=40)
-    spec = ns.LayersSpec(layers=("fc_layers.4",), draws=19, examples=(0,), wrong=0)
-    expected = ns.run_layers(subject, data, spec, run=on_cpu())
-    spawned = ns.run_layers(subject, data, spec, run=on_cpu(executor=Processes(2, start="spawn")))
-    assert spawned.tree.identical(expected.tree)
+    step, fold = observe(subject), Each(moments=Moments("mean"), rows=StackRows("max"))
+    expected = sweep(subject, data, step, fold, run=on_cpu())
+    spawned = sweep(subject, data, step, fold, run=on_cpu(executor=Processes(1, start="spawn")))
+    assert print_of(spawned) == print_of(expected)

@@ -168,6 +168,29 @@ def test_several_layers_at_once_are_the_layers_one_by_one(subject, batch):
         torch.testing.assert_close(together[:, where], alone, rtol=1e-6, atol=1e-7)
 
 
+@pytest.mark.parametrize("name", ["conv1", "relu", "conv2", "relu#1", "pool", "fc"])
+@pytest.mark.parametrize("width", [1, 2, 3])
+def test_parts_side_by_side_are_the_layer(subject, batch, name, width):
+    """Measured and attributed in parts, a layer's units have the bits they have together; other layers keep theirs."""
+    layer, other = subject.layer(name), subject.layer("conv1" if name != "conv1" else "conv2")
+    parts = [layer.part(first, min(first + width, layer.units)) for first in range(0, layer.units, width)]
+    for make in (
+        lambda *layers: Observe(layers, measures=tuple(MEASURES), maps=(name,)),
+        lambda *layers: GradientTimesActivation(layers),
+    ):
+        whole = make(layer, other)(subject.module, batch)
+        seen = [make(part, other)(subject.module, batch) for part in parts]
+        for step, found in zip([make(part, other) for part in parts], seen, strict=True):
+            assert step.shapes(4) == {n: tuple(found[n].shape[1:]) for n in found if n not in ("index", "label")}
+        for measure in whole.keys() - {"index", "label", "logits"}:
+            own = [found[measure][:, : part.units] for found, part in zip(seen, parts, strict=True)]
+            assert torch.equal(torch.cat(own, dim=1), whole[measure][:, : layer.units]), measure
+            assert all(
+                torch.equal(found[measure][:, part.units :], whole[measure][:, layer.units :])
+                for found, part in zip(seen, parts, strict=True)
+            )
+
+
 def test_a_unit_without_influence_has_attribution_zero(batch):
     """A branch that does not reach the logits is attributed nothing, and no error."""
 

@@ -285,6 +285,20 @@ def test_a_plan_says_what_a_sweep_will_cost(subject, data):
     assert plan.memory == one.state + one.working
 
 
+def test_a_sweep_beyond_the_memory_of_the_run_is_refused_before_it_starts(subject, data):
+    """With exactly the room that is planned it runs; with a byte less no image is read, and the message has numbers."""
+    step, reducer = observation(subject)
+    one = planned(subject, data, step, reducer, run=quiet(), name="observe")
+    room = one.state + one.working
+    unreadable = damaged(data, range(IMAGES), on_error="raise")
+    bounded = sweep(subject, data, step, reducer, run=quiet(memory=room), name="observe")
+    assert identical(bounded, sweep(subject, data, step, reducer, run=quiet(), name="observe"))
+    with pytest.raises(InputError, match=r"sweep 'observe' over 83 images needs [0-9.]+ MiB .*lower --batch-size"):
+        sweep(subject, unreadable, step, reducer, run=quiet(memory=room - 1), name="observe")
+    needs = planned(subject, data, step, reducer, run=quiet(batch_size=8), name="observe")
+    assert needs.working == 2 * one.working
+
+
 @dataclass(frozen=True)
 class WithParameters:
     """A step that passes the parameters of each row on."""

@@ -111,6 +111,33 @@ def test_a_layer_knows_its_module_its_call_and_its_map():
     assert LayerInfo("fc", "linear", (8,), 8).map_shape == ()
 
 
+@given(st.data(), st.sampled_from([((12, 5, 6), 1), ((5, 6, 12), -1), ((12,), 1), ((12,), -1)]))
+def test_a_part_of_a_layer_is_a_layer(data, kind):
+    """Its units are the layer's, in order; a part of a part is a part of the layer; all of it is the layer itself."""
+    shape, axis = kind
+    layer = LayerInfo("norm#1", "norm", shape, SIZE, channel_axis=axis)
+    first = data.draw(st.integers(0, SIZE - 1))
+    last = data.draw(st.integers(first + 1, SIZE))
+    part = layer.part(first, last)
+    assert layer.part(0, SIZE) == layer
+    assert (part.name, part.map_shape, part.units) == (layer.name, layer.map_shape, last - first)
+    assert (part.first, part.is_last) == (first, last == SIZE)
+    assert np.prod(part.shape) * SIZE == np.prod(layer.shape) * part.units
+    within = data.draw(st.integers(0, part.units - 1))
+    assert part.part(within, part.units) == layer.part(first + within, last)
+    for wrong in ((0, 0), (-1, 1), (0, part.units + 1)):
+        with pytest.raises(InputError, match="no part of it"):
+            part.part(*wrong)
+
+
+def test_a_part_says_which_units_it_holds():
+    """A whole layer goes by its name, a part by its units too, counted within the layer."""
+    layer = LayerInfo("conv1", "conv", (64, 9, 9), 64)
+    assert layer.title == "conv1"
+    assert layer.part(0, 32).title == "conv1 units 0-31"
+    assert layer.part(32, 64).part(31, 32).title == "conv1 unit 63"
+
+
 @given(st.integers(1, 9), st.integers(1, 4), st.integers(-8, 3), st.integers(0, 12))
 def test_a_receptive_field_box_is_cut_at_the_border(size, stride, start, position):
     """The box holds exactly the pixels of the definition that lie in the image, and is never empty."""

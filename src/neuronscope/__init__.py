@@ -53,8 +53,8 @@ if TYPE_CHECKING:
         WeightsError,
         nearest,
     )
-    from neuronscope.executors import EXECUTORS, Executor, Processes, Serial
-    from neuronscope.fetching import FETCHABLE, Fetchable, Fetched, fetch
+    from neuronscope.executors import EXECUTORS, Executor, Processes, RayCluster, Serial
+    from neuronscope.fetching import FETCHABLE, Fetchable, Fetched, RemoteFile, fetch
     from neuronscope.hooks import edited, observed
     from neuronscope.maths.streams import (
         ClassMoments,
@@ -71,16 +71,35 @@ if TYPE_CHECKING:
     )
     from neuronscope.models import MODEL_SOURCES, Subject, load_model, subject_from
     from neuronscope.preprocessing import Preprocess
+    from neuronscope.quantities import duration, file_size, memory_size
     from neuronscope.result import Provenance, Result
     from neuronscope.run import Progress, Run
     from neuronscope.steps import Observe, Predict
     from neuronscope.studies import STUDIES
+    from neuronscope.studies.importance import ImportanceSpec, run_importance
     from neuronscope.studies.layers import LayersSpec, run_layers
     from neuronscope.studies.study import Study
     from neuronscope.sweep import Plan, PlannedSweep, rounds, sweep
     from neuronscope.training import Trained, TrainSpec, train
     from neuronscope.units import LayerInfo, ReceptiveField, UnitSet
-    from neuronscope.views import Axis, Block, Chart, Gallery, Page, Picture, Section, Series, Stat, Strip, Table, Text
+    from neuronscope.views import (
+        Axis,
+        Block,
+        Chart,
+        Gallery,
+        Network,
+        NetworkColumn,
+        NetworkLinks,
+        Page,
+        Panel,
+        Picture,
+        Section,
+        Series,
+        Stat,
+        Strip,
+        Table,
+        Text,
+    )
 
 __all__ = [
     "DATA_SOURCES",
@@ -108,16 +127,21 @@ __all__ = [
     "Finding",
     "Gallery",
     "Histogram",
+    "ImportanceSpec",
     "InputError",
     "LayerInfo",
     "LayersSpec",
     "MapMoments",
     "MissingDependency",
     "Moments",
+    "Network",
+    "NetworkColumn",
+    "NetworkLinks",
     "NeuronscopeError",
     "NonFiniteActivations",
     "Observe",
     "Page",
+    "Panel",
     "Picture",
     "Plan",
     "PlannedSweep",
@@ -127,8 +151,10 @@ __all__ = [
     "Processes",
     "Progress",
     "Provenance",
+    "RayCluster",
     "ReceptiveField",
     "Reducer",
+    "RemoteFile",
     "Result",
     "ResultFileError",
     "Run",
@@ -156,20 +182,24 @@ __all__ = [
     "data_from_arrays",
     "drop",
     "drop_checkpoints",
+    "duration",
     "edited",
     "examine",
     "examine_installation",
     "fetch",
+    "file_size",
     "gather",
     "keep",
     "load_data",
     "load_model",
     "locked",
+    "memory_size",
     "nearest",
     "observed",
     "open",
     "replace",
     "rounds",
+    "run_importance",
     "run_layers",
     "scale",
     "sort_imagenet",
@@ -191,23 +221,26 @@ _HOMES = {
     "edits": "Edit drop keep replace scale stop_gradient",
     "errors": "DataError InputError MissingDependency NeuronscopeError NonFiniteActivations PortionDone "
     "ResultFileError StorageError UnknownName WeightsError nearest",
-    "executors": "EXECUTORS Executor Processes Serial",
-    "fetching": "FETCHABLE Fetchable Fetched fetch",
+    "executors": "EXECUTORS Executor Processes RayCluster Serial",
+    "fetching": "FETCHABLE Fetchable Fetched RemoteFile fetch",
     "hooks": "edited observed",
     "maths.streams": "ClassMoments CoActivation Confusion Each Histogram MapMoments "
     "Moments Reducer StackRows TopK UpperTail",
     "models": "MODEL_SOURCES Subject load_model subject_from",
     "preprocessing": "Preprocess",
+    "quantities": "duration file_size memory_size",
     "result": "Provenance Result",
     "run": "Progress Run",
     "steps": "Observe Predict",
+    "studies.importance": "ImportanceSpec run_importance",
     "studies.layers": "LayersSpec run_layers",
     "studies.study": "Study",
     "studies": "STUDIES",
     "sweep": "Plan PlannedSweep rounds sweep",
     "training": "TrainSpec Trained train",
     "units": "LayerInfo ReceptiveField UnitSet",
-    "views": "Axis Block Chart Gallery Page Picture Section Series Stat Strip Table Text",
+    "views": "Axis Block Chart Gallery Network NetworkColumn NetworkLinks Page Panel Picture Section Series Stat Strip "
+    "Table Text",
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names.split()}
 

@@ -4,6 +4,9 @@ A checkpoint of a sweep is one file: the merged state of the first shards, and t
 them. Its name is a hash of everything that decides the result (weights, images, options, seed, versions, batch size,
 threads), so an old one cannot be picked up by a changed run. Its content carries its own hash, so a torn one is
 recognised and dropped. States are written as safetensors with a JSON outline: nothing is pickled.
+
+A folder that is removed under a run is made again, with a warning: what the sweep has finished is in memory and is
+written once more, and the lock that went with the folder is taken anew.
 """
 
 from __future__ import annotations
@@ -17,6 +20,7 @@ import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
+from io import TextIOWrapper
 from pathlib import Path
 from types import CodeType, FunctionType
 from typing import Any
@@ -80,13 +84,21 @@ class Checkpoint:
     """One sweep's file, written at most every 30 seconds and at most a twentieth of the time."""
 
     def __init__(self, folder: Path, *, name: str, key: str) -> None:
-        """The checkpoint of the sweep `name` with the identity `key`, in a folder that is made when first written."""
+        """The checkpoint of the sweep `name` with the identity `key`; the first `read` or `write` makes the folder."""
         self.path = folder / f"{name}-{key[:24]}.state"
         self.key = key
         self._due = time.monotonic() + _LEAST_PAUSE
+        self._disk: int | None = None  # where the folder is; None before it was made
+        self._written: Done | None = None
+        self._failed = False
 
     def read(self) -> Done:
-        """What was done before: nothing without a checkpoint, or with one that is torn or another's (it is removed)."""
+        """What was done before: nothing without a checkpoint, or with one that is torn or another's (it is removed).
+
+        Raises:
+            StorageError: the folder cannot be made.
+        """
+        self._see_to_folder()
         for partial in self.path.parent.glob(f".{self.path.name}.*"):  # a run was killed while it wrote
             with contextlib.suppress(OSError):
                 partial.unlink()
@@ -111,7 +123,7 @@ class Checkpoint:
         """Put the state on disk when it is time, or `now`.
 
         Raises:
-            StorageError: the folder cannot be written; the checkpoint before is still whole.
+            StorageError: the folder cannot be written, or is gone for good; a checkpoint that is there is still whole.
         """
         if not now and time.monotonic() < self._due:
             return
@@ -123,9 +135,75 @@ class Checkpoint:
             "prefix": done.prefix.plain() if done.prefix is not None else None,
             "beyond": {str(position): state.plain() for position, state in done.beyond.items()},
         }
-        write_whole(self.path, encode(parts))
+        try:
+            self._see_to_folder()
+            write_whole(self.path, encode(parts))
+        except StorageError:
+            self._failed = True
+            raise
+        self._written = done
         took = time.monotonic() - start
         self._due = time.monotonic() + max(_LEAST_PAUSE, _SHARE * took)
+
+    def write_last(self, done: Done) -> None:
+        """Put the state on disk while the sweep ends with an error: what goes wrong here is logged and not raised.
+
+        Nothing is done when that very state is on disk, or when writing is what failed.
+        """
+        if self._failed or done is self._written:
+            return
+        try:
+            self.write(done, now=True)
+            LOGGER.info("what was finished is kept in %s: the same command goes on from there", self.path)
+        except Exception as error:  # noqa: BLE001 whatever it is, the error that ended the sweep is to be seen
+            LOGGER.warning("what was finished since the last checkpoint is lost: %s", error)
+
+    def _see_to_folder(self) -> None:
+        """Make the folder where it is not there yet, or no longer; hold the output folder's lock.
+
+        Raises:
+            StorageError: it cannot be made, or what it was in is gone, or another run has taken its place.
+        """
+        folder = self.path.parent
+        try:
+            if self._disk is None:
+                folder.mkdir(parents=True, exist_ok=True)
+                self._disk = folder.stat().st_dev
+            elif not folder.is_dir():
+                _make_again(folder, disk=self._disk)
+            _hold_lock(folder)
+        except StorageError:
+            raise
+        except OSError as error:
+            raise _not_written(self.path, error) from error
+
+
+def _make_again(folder: Path, *, disk: int) -> None:
+    """A checkpoint folder that was removed in mid-run, and the output folder around it if that is gone too.
+
+    No more than these two: where the folder above is missing, or on another disk, a disk is likely to have been taken
+    away, and its place would be filled with files that nobody finds.
+
+    Raises:
+        StorageError: the folder above is gone, or not on the disk where the folder was.
+        OSError: the folder cannot be made.
+    """
+    outer = folder.parent
+    above = outer if outer.is_dir() else outer.parent
+    if not above.is_dir() or above.stat().st_dev != disk:
+        what = "which is gone too" if not above.is_dir() else "where another disk is now"
+        message = (
+            f"the folder {folder} was removed while the run was writing there, and it cannot be made again in {above}, "
+            f"{what}. Expected it to stay until the run has ended. Put it back, or choose another place, and run again"
+        )
+        raise StorageError(message)
+    outer.mkdir(exist_ok=True)
+    folder.mkdir(exist_ok=True)
+    LOGGER.warning(
+        "%s was removed while the run was writing there. It is made again, and nothing of this sweep is lost; what "
+        "earlier sweeps had kept there is gone, and would be worked again if the run was stopped",
+        folder,
+    )
 
 
 def encode(value: object) -> bytes:
@@ -182,14 +260,13 @@ def decode(data: bytes) -> Any:
 
 
 def write_whole(path: Path, data: bytes) -> None:
-    """Write a file so that it is there as a whole or not at all, and survives a loss of power.
+    """Write a file so that it is there as a whole or not at all, and survives a loss of power; its folder is there.
 
     Raises:
         StorageError: it cannot be written; what stood there before still does.
     """
     partial = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
         with partial.open("wb") as stream:
             stream.write(data)
             stream.flush()
@@ -198,16 +275,23 @@ def write_whole(path: Path, data: bytes) -> None:
     except OSError as error:
         with contextlib.suppress(OSError):
             partial.unlink(missing_ok=True)
-        message = (
-            f"cannot write {path} ({len(data) / 2**20:.0f} MiB): {error.strerror or error}. What was finished before "
-            "is kept: make room, or mend the folder, and run the same command again"
-        )
-        raise StorageError(message) from error
+        raise _not_written(path, error, size=len(data)) from error
+
+
+def _not_written(path: Path, error: OSError, *, size: int | None = None) -> StorageError:
+    much = f" ({size / 2**20:.0f} MiB)" if size is not None else ""
+    return StorageError(
+        f"cannot write {path}{much}: {error.strerror or error}. What was finished before "
+        "is kept: make room, or mend the folder, and run the same command again"
+    )
 
 
 def drop_checkpoints(folder: Path) -> None:
     """Remove all checkpoints of a run: it is finished, or starts over."""
     shutil.rmtree(folder, ignore_errors=True)
+
+
+_locks: dict[Path, TextIOWrapper] = {}  # output folder -> the lock file by which this process has it for itself
 
 
 @contextlib.contextmanager
@@ -217,38 +301,82 @@ def locked(folder: Path) -> Iterator[None]:
     Raises:
         InputError: another run is writing there.
     """
+    place = folder.resolve()
+    stream = _lock(place)
+    if stream is None:
+        yield
+        return
+    _locks[place] = stream
+    try:
+        yield
+    finally:
+        with _locks.pop(place) as last, contextlib.suppress(OSError):
+            last.truncate(0)
+
+
+def _lock(folder: Path) -> TextIOWrapper | None:
+    """The lock file of a folder, open and locked; None where there are no locks.
+
+    Raises:
+        InputError: another run holds it.
+    """
     try:
         import fcntl
     except ImportError:  # Windows: no advisory locks of this kind
-        yield
-        return
-    path = folder / _LOCK
-    with path.open("a+") as stream:
-        until = time.monotonic() + _PATIENCE
-        while True:
-            try:
-                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError as error:
-                if time.monotonic() < until:
-                    time.sleep(_PATIENCE / 20)
-                    continue
-                stream.seek(0)
-                owner = stream.read().strip() or "another process"
-                message = f"{folder} is in use: {owner} is writing there. Wait for it, or choose another --out"
-                raise InputError(message) from error
-            except OSError as error:  # some network file systems have no locks
-                LOGGER.warning("%s cannot be locked (%s): let no other run write there", folder, error)
-                break
-        with contextlib.suppress(OSError):  # who holds it is a courtesy
-            stream.truncate(0)
-            stream.write(f"process {os.getpid()}")
-            stream.flush()
+        return None
+    stream = (folder / _LOCK).open("a+")
+    until = time.monotonic() + _PATIENCE
+    while True:
         try:
-            yield
-        finally:
-            with contextlib.suppress(OSError):
-                stream.truncate(0)
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            break
+        except BlockingIOError as error:
+            if time.monotonic() < until:
+                time.sleep(_PATIENCE / 20)
+                continue
+            stream.seek(0)
+            owner = stream.read().strip() or "another process"
+            stream.close()
+            message = f"{folder} is in use: {owner} is writing there. Wait for it, or choose another --out"
+            raise InputError(message) from error
+        except OSError as error:  # some network file systems have no locks
+            stream.close()
+            LOGGER.warning("%s cannot be locked (%s): let no other run write there", folder, error)
+            return None
+    with contextlib.suppress(OSError):  # who holds it is a courtesy
+        stream.truncate(0)
+        stream.write(f"process {os.getpid()}")
+        stream.flush()
+    return stream
+
+
+def _hold_lock(folder: Path) -> None:
+    """Take the lock of the output folder anew where its file was removed: it guards nothing any more.
+
+    Args:
+        folder: the checkpoint folder; the output folder is this one or one around it.
+
+    Raises:
+        StorageError: another run has taken the folder meanwhile.
+    """
+    here = folder.resolve()
+    for place in (here, *here.parents):
+        if place not in _locks:
+            continue
+        try:
+            there = os.path.samestat(os.fstat(_locks[place].fileno()), (place / _LOCK).stat())
+        except FileNotFoundError:
+            there = False
+        if there:
+            continue
+        try:
+            fresh = _lock(place)
+        except InputError as error:
+            message = f"{place} was removed while this run was writing there, and now {error}"
+            raise StorageError(message) from error
+        if fresh is not None:
+            _locks[place].close()
+            _locks[place] = fresh
 
 
 def digest(*parts: object) -> str:

@@ -1,13 +1,15 @@
 """One row per image on disk, for the few things that truly must be kept: attribution maps, exact ranks by unit blocks.
 
 Rows go by image number into a Zarr array whose chunks are the sweep's batches, so that two workers never share a chunk
-and working a batch twice writes the same bytes again. The state of the fold holds nothing but the row numbers.
+and working a batch twice writes the same bytes again. The state of the fold holds nothing but the row numbers; a sweep
+that is gone on with finds the rows of its earlier part in the table.
 """
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,9 @@ import zarr
 
 from neuronscope.errors import StorageError
 from neuronscope.maths.streams import Seen, State
+
+_MARK = "neuronscope"
+"""Among the attributes of an array: what it is for."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +51,10 @@ class Collect:
         images: rows of the array.
         cells: shape of one row.
         batch_size: rows per chunk: the sweep's batch size.
+        key: identity of what decides the rows, such as a hash of weights, images and options: a table that was begun
+            with the same key is gone on with.
+        token: names the very table, from `prepare`; empty before. It makes the table part of the sweep's identity, so
+            that a checkpoint which counts on rows of a table that was removed is not picked up.
     """
 
     of: str
@@ -53,26 +62,57 @@ class Collect:
     images: int
     cells: tuple[int, ...]
     batch_size: int
+    key: str
+    token: str = ""
 
     def prepare(self) -> Collect:
-        """Create the array, filled with nan, replacing an older one.
+        """The reducer to sweep with, its table on disk: the one that is there for the same rows, or a new one.
+
+        A table of the same measurement, key, shape and chunks keeps its rows. One that this class made for anything
+        else is replaced; whatever else stands in its place is left alone.
 
         Raises:
-            StorageError: the folder cannot be written.
+            StorageError: the folder cannot be written, or holds something that is no table of this class.
         """
+        shape, chunks = (self.images, *self.cells), (self.batch_size, *self.cells)
+        purpose: dict[str, Any] = {"of": self.of, "key": self.key, "shape": list(shape), "chunks": list(chunks)}
         try:
+            found = self._found()
+            if found is not None and found["purpose"] == purpose:
+                return replace(self, token=found["token"])
+            token = uuid.uuid4().hex
             zarr.create_array(
                 self.path,
-                shape=(self.images, *self.cells),
-                chunks=(self.batch_size, *self.cells),
+                shape=shape,
+                chunks=chunks,
                 dtype="float32",
                 fill_value=float("nan"),
+                attributes={_MARK: {"purpose": purpose, "token": token}},
                 overwrite=True,
             )
+        except StorageError:
+            raise
         except OSError as error:
             message = f"cannot create {self.path}: {error.strerror or error}"
             raise StorageError(message) from error
-        return self
+        return replace(self, token=token)
+
+    def _found(self) -> Any:
+        """What a table in this place says of itself; None where there is nothing.
+
+        Raises:
+            StorageError: there is something else.
+        """
+        if not self.path.exists() or (self.path.is_dir() and not any(self.path.iterdir())):
+            return None
+        try:
+            return zarr.open_array(self.path, mode="r").attrs[_MARK]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            message = (
+                f"cannot create {self.path}: something stands there that is no table of neuronscope, and it is not "
+                "replaced. Expected an empty place: remove it, or choose another"
+            )
+            raise StorageError(message) from error
 
     def start(self) -> State:
         """Nothing written."""

@@ -13,7 +13,7 @@ from typing import Literal
 from neuronscope.errors import InputError
 from neuronscope.units import UnitSet
 
-Action = Literal["drop", "scale", "replace", "stop_gradient"]
+Action = Literal["drop", "scale", "replace", "resample", "stop_gradient"]
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Edit:
     Attributes:
         units: which units are changed; all others pass unchanged.
         action: `drop` sets them to 0, `scale` multiplies by `value`, `replace` puts `value` in their place at every
-            position, `stop_gradient` leaves the output bit-identical and blocks the gradient.
+            position, `resample` puts the units' own output for another image of the batch there, `stop_gradient` leaves the output bit-identical and blocks the gradient.
         value: one number for all units, or one number for each unit in ascending order (for example its mean).
     """
 
@@ -66,6 +66,11 @@ def scale(units: UnitSet, factor: float | tuple[float, ...]) -> Edit:
 def replace(units: UnitSet, value: float | tuple[float, ...]) -> Edit:
     """Put a constant in place of these units' output, for example each unit's mean."""
     return Edit(units, "replace", value)
+
+
+def resample(units: UnitSet) -> Edit:
+    """Put these units' output for another image in place of their own: what is usual stays, what is told is wrong."""
+    return Edit(units, "resample")
 
 
 def stop_gradient(units: UnitSet) -> Edit:

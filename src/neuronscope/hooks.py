@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+from jaxtyping import Int
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
@@ -44,12 +45,12 @@ def placed(module: nn.Module, run: Run) -> Iterator[nn.Module]:
 def intercepted(module: nn.Module, changes: Mapping[LayerInfo, Change]) -> Iterator[None]:
     """Call each function with its layer's output in every forward pass inside the `with`.
 
+    The function is given the whole output, of a part of a layer too.
+
     Raises:
-        InputError: a layer names no module, or its module returned something other than a tensor.
+        InputError: a layer names no module or is there twice, or its module returned something other than a tensor.
     """
-    by_module: dict[str, dict[int, tuple[str, Change]]] = defaultdict(dict)
-    for layer, change in changes.items():
-        by_module[layer.module_name][layer.call] = (layer.name, change)
+    by_module = _by_module(changes)
     calls: dict[str, int] = defaultdict(int)
 
     def restart(_module: nn.Module, _inputs: object) -> None:
@@ -90,7 +91,10 @@ def intercepted(module: nn.Module, changes: Mapping[LayerInfo, Change]) -> Itera
 
 @contextmanager
 def observed(module: nn.Module, visits: Mapping[LayerInfo, Callable[[Tensor], None]]) -> Iterator[None]:
-    """Call each function with its layer's output as (n, units, ...), as it is before any later in-place operation."""
+    """Call each function with its layer's output as (n, units, ...), as it is before any later in-place operation.
+
+    Of a part of a layer, the function sees the part's units.
+    """
 
     def visiting(layer: LayerInfo, visit: Callable[[Tensor], None]) -> Change:
         def change(output: Tensor) -> None:
@@ -106,6 +110,7 @@ def observed(module: nn.Module, visits: Mapping[LayerInfo, Callable[[Tensor], No
 def tapped(module: nn.Module, layers: Sequence[LayerInfo]) -> Iterator[dict[str, Tensor]]:
     """Keep the layers' outputs, connected to the gradient graph and safe from later in-place operations.
 
+    Of a part of a layer the whole output is kept, for it is what the gradient flows through (`units_first` narrows it).
     The mapping is filled anew by every forward pass. A copy goes on through the network, so that an in-place ReLU after
     a convolution changes the copy and not what was kept.
     """
@@ -130,16 +135,36 @@ def edited(subject: Subject, edits: Sequence[Edit]) -> Iterator[None]:
     Raises:
         InputError: an edit's unit set does not have the size of its layer.
     """
+    layers = tuple(dict.fromkeys(subject.layer(edit.units.layer) for edit in edits))
+    with applied(subject.module, layers, edits):
+        yield
+
+
+@contextmanager
+def applied(
+    module: nn.Module, layers: Sequence[LayerInfo], edits: Sequence[Edit], *, donors: Int[Tensor, "n"] | None = None
+) -> Iterator[None]:
+    """As `edited`, for a network whose layers are given.
+
+    Args:
+        module: the network.
+        layers: at least those that the edits name.
+        edits: what to change.
+        donors: for each image of the batch the place of another one, whose maps `resample` takes; the next image of the
+            batch when left out.
+
+    Raises:
+        InputError: an edit's unit set does not have the size of its layer, or its layer is not given.
+    """
+    known = {layer.name: layer for layer in layers}
     by_layer: dict[LayerInfo, list[Callable[[Tensor], Tensor]]] = defaultdict(list)
     for edit in edits:
-        layer = subject.layer(edit.units.layer)
-        if layer.units != edit.units.size:
-            message = (
-                f"an edit of '{layer.name}' was made for {edit.units.size} units; "
-                f"in {subject.name} this layer has {layer.units}"
-            )
+        layer = known.get(edit.units.layer)
+        if layer is None or layer.units != edit.units.size:
+            there = f"in this network this layer has {layer.units}" if layer is not None else "this layer is not given"
+            message = f"an edit of '{edit.units.layer}' was made for {edit.units.size} units; {there}"
             raise InputError(message)
-        by_layer[layer].append(_applying(edit, layer))
+        by_layer[layer].append(_applying(edit, layer, donors))
 
     def chain(functions: list[Callable[[Tensor], Tensor]]) -> Change:
         def change(output: Tensor) -> Tensor:
@@ -149,16 +174,28 @@ def edited(subject: Subject, edits: Sequence[Edit]) -> Iterator[None]:
 
         return change
 
-    with intercepted(subject.module, {layer: chain(functions) for layer, functions in by_layer.items()}):
+    with intercepted(module, {layer: chain(functions) for layer, functions in by_layer.items()}):
         yield
 
 
 def units_first(output: Tensor, layer: LayerInfo) -> Tensor:
-    """A layer's output with its unit axis second: (n, units, ...)."""
-    return output if layer.channel_axis == 1 else output.movedim(layer.channel_axis, 1)
+    """A layer's whole output as (n, units, ...), the unit axis second and only the units of the part: a view."""
+    turned = output if layer.channel_axis == 1 else output.movedim(layer.channel_axis, 1)
+    return turned if layer.whole is None else turned.narrow(1, layer.first, layer.units)
 
 
-def _applying(edit: Edit, layer: LayerInfo) -> Callable[[Tensor], Tensor]:
+def _by_module(changes: Mapping[LayerInfo, Change]) -> dict[str, dict[int, tuple[str, Change]]]:
+    """Module name -> call -> layer name and what to call."""
+    by_module: dict[str, dict[int, tuple[str, Change]]] = defaultdict(dict)
+    for layer, change in changes.items():
+        if layer.call in by_module[layer.module_name]:
+            message = f"layer '{layer.name}' is there twice: look at each part of a layer in a pass of its own"
+            raise InputError(message)
+        by_module[layer.module_name][layer.call] = (layer.name, change)
+    return by_module
+
+
+def _applying(edit: Edit, layer: LayerInfo, donors: Tensor | None = None) -> Callable[[Tensor], Tensor]:
     chosen = torch.from_numpy(edit.units.mask())
     values = torch.zeros(layer.units, dtype=torch.float64)
     if edit.value is not None:
@@ -174,6 +211,8 @@ def _applying(edit: Edit, layer: LayerInfo) -> Callable[[Tensor], Tensor]:
         match edit.action:
             case "drop":
                 return output.masked_fill(mask, 0.0)
+            case "resample":
+                return torch.where(mask, output.roll(-1, 0) if donors is None else output[donors], output)
             case "stop_gradient":
                 return torch.where(mask, output.detach(), output)
             case "scale":

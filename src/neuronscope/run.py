@@ -70,7 +70,7 @@ class Run:
         checkpoint: folder where sweeps keep what they have finished; None keeps nothing.
         portion: (number from 1, count): work only this part of every sweep's shards.
         memory: bytes that a study may use beside the program and the network; layers are taken in groups that fit. The
-            answers are the same. None sets no bound.
+            answers are the same. A sweep that needs more is refused before it starts. None sets no bound.
         context: what a study adds to the identity of its sweeps, such as a hash of its options.
     """
 

@@ -124,46 +124,70 @@ def sweep(
     With `run.checkpoint`, what was finished before is not done again, and what is finished now is kept. With
     `run.portion`, only that part of the shards is worked and kept, and there is no answer: `unfinished` ends the study.
 
+    What is finished when the sweep ends by an error or by Ctrl-C is kept as well.
+
     Raises:
-        InputError: the data is empty.
+        InputError: the data is empty, or the sweep needs more than the memory of the run.
         DataError: an image cannot be read, and the data does not say to skip such images.
         StorageError: a checkpoint cannot be written.
     """
     if len(data) == 0:
         message = f"{data.name} holds no images"
         raise InputError(message)
+    check_memory(planned(subject, data, step, reducer, run=run, name=name), run=run)
     task = make_task(subject, data, step, reducer, run=run)
     shards = cut(len(data), batch_size=task.batch_size, state=reducer.size(step.shapes(len(subject.classes))))
     checkpoint = Checkpoint(run.checkpoint, name=name, key=identity(task, name=name)) if run.checkpoint else None
-    done = replace(_absorbed(reducer, checkpoint.read()) if checkpoint is not None else Done(), shards=len(shards))
+    begun = replace(_absorbed(reducer, checkpoint.read()) if checkpoint is not None else Done(), shards=len(shards))
     mine = portion(len(shards), run.portion)
-    due = [position for position in mine if position >= done.first and position not in done.beyond]
+    due = [position for position in mine if position >= begun.first and position not in begun.beyond]
     run.progress.start(name, sum(shards[position].images for position in mine))
     run.progress.advance(sum(shards[position].images for position in mine if position not in set(due)))
     try:
-        for position, state in _worked(task, [shards[position] for position in due], run.executor):
-            done = _absorbed(reducer, replace(done, beyond={**done.beyond, due[position]: state}))
-            if not run.executor.inside:
-                run.progress.advance(shards[due[position]].images)
-            if checkpoint is not None:
-                checkpoint.write(done)
+        done = _folded(task, shards, due, begun=begun, run=run, checkpoint=checkpoint)
     finally:
         run.progress.finish()
     if run.portion is not None:
-        if checkpoint is not None:
-            checkpoint.write(done, now=True)
         return Swept(None, 0, ())  # type: ignore[arg-type]  # nobody may use it: `unfinished` stops the study
     if done.first != len(shards):
         message = (
             f"the executor brought back {done.first} of {len(shards)} shards of '{name}': the answer is incomplete"
         )
         raise NeuronscopeError(message)
-    if checkpoint is not None and due:
-        checkpoint.write(done, now=True)
     if done.prefix is None or done.prefix.images == 0:
         message = f"none of the {len(data)} images of {data.name} could be read"
         raise InputError(message)
     return Swept(reducer.finish(done.prefix.state), done.prefix.images, done.prefix.skipped)
+
+
+def _folded(
+    task: SweepTask,
+    shards: Sequence[Shard],
+    due: Sequence[int],
+    *,
+    begun: Done,
+    run: Run,
+    checkpoint: Checkpoint | None,
+) -> Done:
+    """How far the sweep is after the shards at the positions `due`; kept on the way, and when an error ends it."""
+    done, whole = begun, True
+    try:
+        for position, state in _worked(task, [shards[position] for position in due], run.executor):
+            # Merging may build on the memory of the prefix: broken off in the middle, that is the state of nothing.
+            whole = False
+            done = _absorbed(task.reducer, replace(done, beyond={**done.beyond, due[position]: state}))
+            whole = True
+            if not run.executor.inside:
+                run.progress.advance(shards[due[position]].images)
+            if checkpoint is not None:
+                checkpoint.write(done)
+        if checkpoint is not None and (due or run.portion is not None):  # an empty portion has a file as well
+            checkpoint.write(done, now=True)
+    except BaseException:  # Ctrl-C is one
+        if checkpoint is not None and whole and done is not begun:
+            checkpoint.write_last(done)
+        raise
+    return done
 
 
 def unfinished(run: Run) -> None:
@@ -180,7 +204,6 @@ def unfinished(run: Run) -> None:
 
 def make_task(subject: Subject, data: Data | Design, step: Step, reducer: Reducer[Any], *, run: Run) -> SweepTask:
     """The task of a sweep: the run as its shards see it, with threads settled and without a listener elsewhere."""
-    batch_size = data.batch_size(run.batch_size) if isinstance(data, Design) else run.batch_size
     threads = run.threads if run.threads is not None else run.executor.threads
     inside = run.executor.inside
     own = replace(
@@ -193,7 +216,11 @@ def make_task(subject: Subject, data: Data | Design, step: Step, reducer: Reduce
         checkpoint=None,
         portion=None,
     )
-    return SweepTask(subject, data, step, reducer, own, batch_size)
+    return SweepTask(subject, data, step, reducer, own, _batch_size(data, run))
+
+
+def _batch_size(data: Data | Design, run: Run) -> int:
+    return data.batch_size(run.batch_size) if isinstance(data, Design) else run.batch_size
 
 
 def identity(task: SweepTask, *, name: str) -> str:
@@ -209,12 +236,30 @@ def identity(task: SweepTask, *, name: str) -> str:
         task.reducer,
         run.context,
         run.seed,
-        run.torch_device,
+        processor(run.torch_device),
         run.dtype,
         task.batch_size,
         run.threads if run.threads is not None else torch.get_num_threads(),
         sorted(versions().items()),
     )
+
+
+def processor(
+    device: torch.device, *, model: Callable[[torch.device], str] = torch.cuda.get_device_name
+) -> tuple[str, ...]:
+    """What of a device decides bits: its kind, and of a GPU the model; not which of several equal ones it is.
+
+    Args:
+        device: where a run computes.
+        model: asked for the name of a GPU.
+
+    Example:
+        >>> processor(torch.device("cpu"))
+        ('cpu',)
+        >>> processor(torch.device("cuda:1"), model=lambda _: "NVIDIA H200")
+        ('cuda', 'NVIDIA H200')
+    """
+    return (device.type, model(device)) if device.type == "cuda" else (device.type,)
 
 
 def portion(shards: int, part: tuple[int, int] | None) -> range:
@@ -347,8 +392,23 @@ def planned(
         forward=forward * len(data),
         backward=backward * len(data),
         state=reducer.size(step.shapes(len(subject.classes))),
-        working=run.batch_size * live,
+        working=_batch_size(data, run) * live,
     )
+
+
+def check_memory(one: PlannedSweep, *, run: Run) -> None:
+    """Refuse a pass that needs more than the run allows, before it starts.
+
+    Raises:
+        InputError: its state and activations are larger than `run.memory`.
+    """
+    if run.memory is not None and one.state + one.working > run.memory:
+        message = (
+            f"the sweep '{one.name}' over {one.images:,} images needs {(one.state + one.working) / 2**20:,.1f} MiB "
+            f"beside the network ({one.state / 2**20:,.1f} of state, {one.working / 2**20:,.1f} of activations), and "
+            f"--memory allows {run.memory / 2**20:,.1f} MiB. Allow more, choose fewer layers, or lower --batch-size"
+        )
+        raise InputError(message)
 
 
 def timed(subject: Subject, data: Data, step: Step, *, run: Run) -> float:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -58,15 +58,17 @@ class ReceptiveField:
 
 @dataclass(frozen=True)
 class LayerInfo:
-    """One addressable output of a network.
+    """One addressable output of a network, or a block of its units (`part`): a layer like any other to all who measure.
 
     Attributes:
         name: dotted module name; the second and later calls of a reused module carry `#1`, `#2`.
         kind: what the layer does.
-        shape: output shape of one image, without the batch axis, as the module gives it.
+        shape: output shape of one image, without the batch axis, as the module gives it (of a part: its units alone).
         units: number of units (channels, or features of a flat output).
         channel_axis: the axis of the batched output that counts units: 1, or -1 for channels-last layers.
         receptive_field: None where it is the whole image or could not be found out.
+        first: number of the first unit within the whole layer; above 0 only for a part.
+        whole: units of the whole layer where this is a part of it, else None.
     """
 
     name: str
@@ -75,6 +77,8 @@ class LayerInfo:
     units: int
     channel_axis: int = 1
     receptive_field: ReceptiveField | None = None
+    first: int = 0
+    whole: int | None = None
 
     @property
     def module_name(self) -> str:
@@ -89,8 +93,49 @@ class LayerInfo:
     @property
     def map_shape(self) -> tuple[int, ...]:
         """The output's shape without its unit axis: (height, width) of a feature map, () of a flat layer."""
-        axis = self.channel_axis - 1 if self.channel_axis > 0 else len(self.shape) - 1
+        axis = self._unit_axis
         return self.shape[:axis] + self.shape[axis + 1 :]
+
+    @property
+    def title(self) -> str:
+        """The name, with the units where this is a part: `conv1 units 0-31`."""
+        if self.whole is None:
+            return self.name
+        last = self.first + self.units - 1
+        return f"{self.name} units {self.first}-{last}" if self.units > 1 else f"{self.name} unit {self.first}"
+
+    @property
+    def is_last(self) -> bool:
+        """Whether the layer's last unit is here: true of whole layers."""
+        return self.whole is None or self.first + self.units == self.whole
+
+    def part(self, first: int, last: int) -> LayerInfo:
+        """Units `first` to `last` (excluded, counted from this one's own first) as a layer of the same name.
+
+        Raises:
+            InputError: no unit would be left, or one is not in the layer.
+
+        Example:
+            >>> LayerInfo("conv1", "conv", (64, 9, 9), 64).part(16, 48).part(0, 8).title
+            'conv1 units 16-23'
+        """
+        if not 0 <= first < last <= self.units:
+            message = f"'{self.title}' has {self.units} units: units {first} to {last} (excluded) are no part of it"
+            raise InputError(message)
+        if last - first == self.units:
+            return self
+        axis = self._unit_axis
+        return replace(
+            self,
+            shape=(*self.shape[:axis], last - first, *self.shape[axis + 1 :]),
+            units=last - first,
+            first=self.first + first,
+            whole=self.units if self.whole is None else self.whole,
+        )
+
+    @property
+    def _unit_axis(self) -> int:
+        return self.channel_axis - 1 if self.channel_axis > 0 else len(self.shape) - 1
 
 
 @dataclass(frozen=True)

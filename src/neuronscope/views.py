@@ -12,7 +12,9 @@ from typing import Literal
 
 import numpy as np
 import pandas as pd
-from jaxtyping import UInt8
+from jaxtyping import Float, Int, UInt8
+
+from neuronscope.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -163,7 +165,188 @@ class Gallery:
     text: str = ""
 
 
-Block = Section | Text | Stat | Table | Chart | Gallery
+@dataclass(frozen=True)
+class Panel:
+    """Several charts in one figure, in rows from left to right, each with its own title and axes.
+
+    The figure grows with the number of charts: two or three columns fit the width of a page, with more reports scroll.
+
+    Attributes:
+        name: file name (without suffix) under `figures/`, unique on the page; the names of the charts are not used.
+        charts: at least one.
+        columns: charts in a row, at least 1.
+        scale: `shared` gives all heat maps one colour scale and one colour bar, so that they can be compared: they must
+            then have the same `value` and `diverging`. With `own` each has its own.
+
+    Raises:
+        InputError: no charts, no columns, or maps of different quantities on a shared scale.
+    """
+
+    name: str
+    title: str
+    charts: tuple[Chart, ...]
+    columns: int
+    text: str = ""
+    scale: Literal["shared", "own"] = "own"
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be drawn."""
+        _require(bool(self.charts), f"panel '{self.name}' is empty", "at least one chart", "none", "Add charts to it")
+        _require(
+            self.columns >= 1,
+            f"panel '{self.name}' has no columns",
+            "1 or more charts in a row",
+            str(self.columns),
+            "Set columns to 2, for example",
+        )
+        maps = [chart for chart in self.charts if chart.kind == "heatmap"] if self.scale == "shared" else []
+        for chart in maps[1:]:
+            _require(
+                (chart.value, chart.diverging) == (maps[0].value, maps[0].diverging),
+                f"the heat maps of panel '{self.name}' cannot share a colour scale",
+                f"the value and kind of scale of '{maps[0].title}' ({_scale(maps[0])}) in all of them",
+                f"{_scale(chart)} in '{chart.title}'",
+                "Give them the same value and diverging, or set scale='own'",
+            )
+
+
+@dataclass(frozen=True)
+class NetworkColumn:
+    """The nodes of one layer in a `Network`, from top to bottom.
+
+    Attributes:
+        label: above the column, for example the layer's name.
+        nodes: their labels, for example unit numbers; shown where a column has no more than 40 nodes.
+        values: of the nodes, 0 to 1, drawn as size; nan is a node without a value, drawn hollow. None: all are.
+
+    Raises:
+        InputError: not one value for each node, or a value outside 0 to 1.
+    """
+
+    label: str
+    nodes: tuple[str, ...]
+    values: Float[np.ndarray, " u"] | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse values that are not those of the nodes."""
+        if self.values is None:
+            return
+        _require(
+            self.values.shape == (len(self.nodes),),
+            f"the values of column '{self.label}' are not those of its nodes",
+            f"one for each of {len(self.nodes)} nodes",
+            f"shape {self.values.shape}",
+            "Give one value per node, nan where there is none",
+        )
+        outside = self.values[(self.values < 0) | (self.values > 1) | np.isinf(self.values)]
+        _require(
+            not outside.size,
+            f"a value of column '{self.label}' has no size",
+            "0 to 1, or nan",
+            f"{outside[0] if outside.size else ''}",
+            "Divide the values by their largest",
+        )
+
+
+@dataclass(frozen=True)
+class NetworkLinks:
+    """Links from one column of a `Network` to the next, one for each element of the arrays.
+
+    Attributes:
+        start: positions of nodes in the column on the left, from 0.
+        end: positions of nodes in the column on the right, from 0.
+        weight: finite, of any size; 0 is no link. Width and strength of the line are by its size, dashes by its sign.
+
+    Raises:
+        InputError: arrays of different lengths, or a weight that is not finite.
+    """
+
+    start: Int[np.ndarray, " e"]
+    end: Int[np.ndarray, " e"]
+    weight: Float[np.ndarray, " e"]
+
+    def __post_init__(self) -> None:
+        """Refuse links without a start, an end or a weight."""
+        shapes = (self.start.shape, self.end.shape, self.weight.shape)
+        _require(
+            shapes == (self.start.shape,) * 3 and self.start.ndim == 1,
+            "links are incomplete",
+            "three rows of the same length: start, end, weight",
+            f"shapes {shapes[0]}, {shapes[1]} and {shapes[2]}",
+            "Give one element of each per link",
+        )
+        wrong = self.weight[~np.isfinite(self.weight)]
+        _require(
+            not wrong.size,
+            "a link has no weight",
+            "finite weights",
+            f"{wrong[0] if wrong.size else ''}",
+            "Leave such links out",
+        )
+
+
+@dataclass(frozen=True)
+class Network:
+    """A layered graph: a column of nodes for each layer, and weighted links between neighbouring columns.
+
+    Attributes:
+        name: file name (without suffix) under `figures/`, unique on the page.
+        columns: from left to right, at least one.
+        links: `links[i]` leads from column `i` to column `i + 1`: one fewer than columns, or none at all.
+        value: what the values of nodes mean.
+        weight: what the weights mean. The widest line is the largest weight of all columns, or of `limits` if set, for
+            networks that are to be compared.
+
+    Raises:
+        InputError: no columns, links that do not lie between columns, or a position that is not in its column.
+    """
+
+    name: str
+    title: str
+    columns: tuple[NetworkColumn, ...]
+    links: tuple[NetworkLinks, ...] = ()
+    text: str = ""
+    value: Axis = field(default_factory=lambda: Axis("value"))
+    weight: Axis = field(default_factory=lambda: Axis("weight"))
+
+    def __post_init__(self) -> None:
+        """Refuse links that lead nowhere."""
+        _require(bool(self.columns), f"network '{self.name}' is empty", "at least one column", "none", "Add columns")
+        between = len(self.columns) - 1
+        _require(
+            len(self.links) in (0, between),
+            f"the links of network '{self.name}' do not lie between its columns",
+            f"{between}, one for each pair of neighbours" + (", or none" if between else ""),
+            str(len(self.links)),
+            "Give empty arrays where there are no links",
+        )
+        for i, links in enumerate(self.links):
+            for positions, column in ((links.start, self.columns[i]), (links.end, self.columns[i + 1])):
+                outside = positions[(positions < 0) | (positions >= len(column.nodes))]
+                _require(
+                    not outside.size,
+                    f"a link of network '{self.name}' leads out of column '{column.label}'",
+                    f"a position among its {len(column.nodes)} nodes, from 0",
+                    f"{outside[0] if outside.size else ''}",
+                    "Give positions in the column, not unit numbers",
+                )
+
+
+def _require(sound: bool, wrong: str, expected: str, came: str, advice: str) -> None:  # noqa: FBT001 the one thing checked
+    """Raise the four parts of an error unless the condition holds."""
+    if not sound:
+        message = f"{wrong}: {expected} expected, got {came}. {advice}."
+        raise InputError(message)
+
+
+def _scale(chart: Chart) -> str:
+    """The colour scale of a heat map in words."""
+    axis = chart.value
+    kind = ("diverging " if chart.diverging else "") + ("logarithmic " if axis.log else "")
+    return f"{kind}{axis.caption}" + (f" from {axis.limits[0]:g} to {axis.limits[1]:g}" if axis.limits else "")
+
+
+Block = Section | Text | Stat | Table | Chart | Panel | Network | Gallery
 
 
 @dataclass(frozen=True)

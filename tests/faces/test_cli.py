@@ -129,24 +129,7 @@ def network(tmp_path) -> Path:
 
 def on_images(network: Path, images: Path, *, factory: str = "small") -> list[object]:
     """The options of a cheap study of these images."""
-    cheap = [
-        "--layers",
-        "conv",
-        "--draws",
-        "19",
-        "--splits",
-        "1",
-        "--top-k",
-        "1",
-        "--examples",
-        "0",
-        "--wrong",
-        "0",
-        "--channels",
-        "1",
-        "--gallery",
-        "1",
-    ]
+    cheap = ["--layers", "conv", *SMALL[2:]]
     return ["run", "layers", "-m", f"python:{network}:{factory}", "-w", "own", "-d", f"folder:{images}", *cheap]
 
 
@@ -545,3 +528,16 @@ def test_as_a_process(tmp_path):
     assert done.stdout == ""
     [line] = done.stderr.splitlines()
     assert line.startswith("error: layer, glob or kind 'conf' is not in builtin:viewer-cnn")
+
+
+@pytest.mark.parametrize(
+    ("what", "line", "bar"), [("images", "a: 2,500 images in", "2500/?"), ("bytes", "a: 2.5 kB in", "2.5/? kB")]
+)
+def test_progress_counts_what_it_was_told(what, line, bar, capsys):
+    """Images are counted as images and bytes as sizes, in plain lines and in a bar; an unknown total is no fault."""
+    for progress, expected in ((console.Lines(what), line), (console.Bar(what), bar)):
+        progress.start("a", 0)
+        progress.advance(2000)
+        progress.advance(500)
+        progress.finish()
+        assert expected in capsys.readouterr().err

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import re
 import shutil
 import signal
 import subprocess
@@ -12,11 +14,8 @@ import pytest
 from typer.testing import CliRunner
 
 import neuronscope as ns
-from neuronscope import checkpoint as checkpoint_module
 from neuronscope.checkpoint import locked
-from neuronscope.faces import outputs
 from neuronscope.faces.cli import app as root
-from neuronscope.faces.cli import run as run_module
 
 STUDY = ["run", "layers", "-m", "builtin:viewer-cnn", "-w", "random", "-d", "digits", "--limit", "48", "--quiet"]
 SMALL = ["--layers", "fc_layers.4", "--draws", "19", "--splits", "1", "--top-k", "1", "--examples", "0", "--wrong", "0"]
@@ -145,36 +144,34 @@ def test_a_run_that_is_killed_frees_its_folder(whole, tmp_path):
     assert ns.open(tmp_path).tree.identical(ns.open(whole).tree)
 
 
-def test_failed_drawing_costs_no_computation(whole, tmp_path, monkeypatch):
+def test_failed_drawing_costs_no_computation(whole, tmp_path, caplog):
     """The result is saved first and the checkpoint stays: the next run works nothing; `--fresh` works everything."""
+    caplog.set_level(logging.INFO, "neuronscope")
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "tables").write_text("not a folder")
+    refused(call(*CHEAP, "--out", out), "the tables cannot be written to")
+    assert gone_on(caplog) == set()
+    assert ns.open(out).tree.identical(ns.open(whole).tree)
+    assert (out / "checkpoint").is_dir()
+    shutil.copytree(out / "checkpoint", tmp_path / "kept")
+    (out / "tables").unlink()
 
-    def fail(*_arguments, **_options):
-        message = "no room to draw"
-        raise ns.StorageError(message)
+    code, _, err = call(*CHEAP, "--out", out, "--plan", "--fresh")
+    assert (code, (out / "checkpoint").is_dir()) == (0, True), err
+    assert call(*CHEAP, "--out", out)[0] == 0
+    assert gone_on(caplog) >= {"observe", "attribute"}
+    assert not (out / "checkpoint").exists()
 
-    with monkeypatch.context() as patched:
-        patched.setattr(outputs, "draw_outputs", fail)
-        refused(call(*CHEAP, "--out", tmp_path), "no room to draw")
-    assert ns.open(tmp_path).tree.identical(ns.open(whole).tree)
-    assert (tmp_path / "checkpoint").is_dir()
+    shutil.copytree(tmp_path / "kept", out / "checkpoint")
+    assert call(*CHEAP, "--out", out, "--fresh")[0] == 0
+    assert gone_on(caplog) == set(), "started over"
+    assert ns.open(out).tree.identical(ns.open(whole).tree)
 
-    kept = shutil.copytree(tmp_path / "checkpoint", tmp_path / "kept")
-    read = []
-    original = checkpoint_module.Checkpoint.read
 
-    def reading(self):
-        done = original(self)
-        read.append(done.first)
-        return done
-
-    monkeypatch.setattr(checkpoint_module.Checkpoint, "read", reading)
-    code, _, err = call(*CHEAP, "--out", tmp_path, "--plan", "--fresh")
-    assert (code, (tmp_path / "checkpoint").is_dir()) == (0, True), err
-    assert call(*CHEAP, "--out", tmp_path)[0] == 0
-    assert min(read[:2]) > 0, "gone on with"
-    assert not (tmp_path / "checkpoint").exists()
-    kept.rename(tmp_path / run_module.CHECKPOINT)
-    read.clear()
-    assert call(*CHEAP, "--out", tmp_path, "--fresh")[0] == 0
-    assert set(read) == {0}, "started over"
-    assert ns.open(tmp_path).tree.identical(ns.open(whole).tree)
+def gone_on(caplog):
+    """The sweeps that have gone on from a checkpoint, as the log says; the log is empty afterwards."""
+    lines = [record.getMessage() for record in caplog.records if record.name == "neuronscope"]
+    caplog.clear()
+    found = [re.search(r"going on from .*/(\w+)-\w+\.state: ([1-9]\d*) shards are done", line) for line in lines]
+    return {match[1] for match in found if match}

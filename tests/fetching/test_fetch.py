@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import io
 import json
 import tarfile
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
@@ -15,7 +19,6 @@ from typer.testing import CliRunner
 import neuronscope as ns
 from neuronscope.errors import DataError, InputError, StorageError
 from neuronscope.faces.cli.app import app
-from neuronscope.faces.cli.fetch import size_text
 from neuronscope.fetching import FETCHABLE, Fetchable, RemoteFile, fetch
 
 
@@ -103,7 +106,9 @@ def test_a_plan_touches_nothing(server, item, tmp_path):
 def test_a_file_of_somebody_else_is_left_alone(server, item, tmp_path):
     """Same name, other content: nothing is fetched, nothing overwritten."""
     (tmp_path / "plain.bin").write_bytes(CONTENT[::-1])
-    with pytest.raises(DataError, match=r"plain\.bin' \(512,000 bytes\): .*another content; expected .* sha256 .*--to"):
+    with pytest.raises(
+        DataError, match=r"plain\.bin' \(512,000 bytes\): .*another content; expected .* sha256 .*choose another folder"
+    ):
         fetch(item, to=tmp_path)
     assert (tmp_path / "plain.bin").read_bytes() == CONTENT[::-1]
     assert server.asked == []
@@ -122,6 +127,42 @@ def test_offline_says_what_to_put_where(item, tmp_path):
     (tmp_path / "packed.tgz").write_bytes(packed())
     done = fetch(away, to=tmp_path, patience=QUICK)
     assert (states(done), done.unpacked["packed.tgz"].files) == (["there", "there"], 1)
+
+
+@pytest.mark.parametrize(
+    ("facts", "words"),
+    [
+        ({"size": None, "about": 531_460_000}, r"plain\.bin \(about 531\.5 MB, sha256 "),
+        ({"size": None}, r"plain\.bin \(size unknown, sha256 "),
+        ({"size": 7, "sha256": None}, r"plain\.bin \(7 bytes, checksum unknown\)"),
+    ],
+)
+def test_what_is_not_known_is_said(item, tmp_path, facts, words):
+    """A size that is rounded, and a size or checksum that nobody publishes."""
+    file = replace(item.files[0], urls=("http://127.0.0.1:9/plain",), **facts)
+    with pytest.raises(DataError, match=words):
+        fetch(replace(item, files=(file,)), to=tmp_path, patience=QUICK)
+
+
+def test_two_at_once(server, item, tmp_path):
+    """The second waits for the first, and then finds the file there: their bytes do not mix."""
+    slow = threading.Event()
+
+    def waiting(handler):
+        slow.wait(timeout=5)
+        serving()(handler)
+
+    server.at("/plain", waiting)
+    one = replace(item, files=item.files[:1])
+    with ThreadPoolExecutor(2) as pool:
+        both = [pool.submit(fetch, one, to=tmp_path, patience=QUICK) for _ in range(2)]
+        time.sleep(0.2)
+        slow.set()
+        done = [states(future.result()) for future in both]
+    assert done == [["fetched"]] * 2
+    assert (tmp_path / "plain.bin").read_bytes() == CONTENT
+    if importlib.util.find_spec("fcntl"):
+        assert [path for path, _ in server.asked] == ["/plain"]
 
 
 def test_a_harmful_archive_is_kept_and_not_unpacked(server, tmp_path):
@@ -272,10 +313,3 @@ def test_default_folders(monkeypatch, tmp_path):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     assert str(fetch("cifar10", action="plan").folder) == "data/cifar10"
     assert fetch("resnet18", action="plan").folder == tmp_path / "hub" / "checkpoints"
-
-
-def test_sizes():
-    """As disks are sold."""
-    assert [size_text(size) for size in (0, 999, 1000, 10**12, 10**16)] == [
-        "0 B", "999 B", "1.0 kB", "1.0 TB", "10000.0 TB"
-    ]  # fmt: skip

@@ -8,7 +8,7 @@ import pytest
 
 from neuronscope.data import DATA_SOURCES
 from neuronscope.errors import InputError, UnknownName
-from neuronscope.fetching import FETCHABLE, RemoteFile
+from neuronscope.fetching import FETCHABLE, RemoteFile, torchvision_weights
 from neuronscope.fetching.items import find
 
 HEX = "0123456789abcdef"
@@ -48,7 +48,30 @@ def test_weights_are_those_of_torchvision():
         theirs = models.get_model_weights(name)["IMAGENET1K_V1"]
         [file] = FETCHABLE[f"{name}-v1"].files
         assert file.urls == (theirs.url,)
-        assert file.size is None or file.size / 2**20 == pytest.approx(theirs.meta["_file_size"], abs=1e-3)
+        assert (file.size is None) != (file.about is None)
+        assert (file.size or file.about) / 2**20 == pytest.approx(theirs.meta["_file_size"], abs=1e-3)
+
+
+def test_every_weights_file_of_torchvision_can_be_checked():
+    """Each address of its classifiers makes a row with a checksum; those of the table are found in it."""
+    from torchvision import models
+
+    known = {item.files[0].urls[0]: item for item in FETCHABLE.values() if item.kind == "weights"}
+    for name in models.list_models(module=models):
+        for entry in models.get_model_weights(name):
+            item = torchvision_weights(entry.url, model=name, about=1)
+            [file] = item.files
+            assert file.urls == (entry.url,)
+            [digits] = re.findall(r"-([0-9a-f]{8,})\.pth$", entry.url)
+            assert file.sha256.startswith(digits)
+            assert item is known.get(entry.url, item)
+            assert (file.about == 1) is (entry.url not in known)
+
+
+def test_weights_without_a_checksum_are_refused():
+    """Nothing would tell whether the right file came."""
+    with pytest.raises(InputError, match="expected 8 to 64 digits"):
+        torchvision_weights("https://example.org/resnet18.pth", model="resnet18")
 
 
 def test_weights_carry_their_checksum_in_their_name():

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from neuronscope.errors import DataError
+from neuronscope.errors import DataError, StorageError
 from neuronscope.fetching.unpack import unpack
 
 GOOD = {"top/a.txt": b"a" * 1000, "top/below/b.txt": b"b" * 2000, "c.txt": b""}
@@ -181,3 +181,19 @@ def test_a_flipped_byte_in_a_zip(place):
     with pytest.raises(DataError, match="cannot be unpacked"):
         unpack(archive, place, kind="zip", limit=1_000_000)
     assert everything(place) == {}
+
+
+@pytest.mark.parametrize("kind", ["tar", "zip"])
+def test_a_full_disk_keeps_the_archive(place, kind):
+    """The largest file this process may write stands in for a full disk; no torn file gets its name."""
+    resource = pytest.importorskip("resource")
+    archive = MAKERS[kind](place / "archive", {"a.txt": b"a" * 100, "b.txt": b"b" * 200_000})
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
+    try:
+        with pytest.raises(StorageError, match=r"no room left in .*The archive .* kept\. Make room and repeat"):
+            unpack(archive, place, kind=kind, limit=1_000_000)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert everything(place) == {"outer/inner/a.txt": b"a" * 100}
+    assert unpack(archive, place, kind=kind, limit=1_000_000).files == 2

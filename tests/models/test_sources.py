@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from neuronscope.errors import InputError, StorageError, UnknownName, WeightsError
 from neuronscope.models import MODEL_SOURCES, load_model, save_checkpoint, sources, subject_from
 from neuronscope.models.builtin import small_preprocess, viewer_cnn
-from neuronscope.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Preprocess
+from neuronscope.preprocessing import IMAGENET_MEAN, Preprocess
 
 HERE = Path(__file__).parent
 
@@ -135,33 +135,6 @@ def test_auxiliary_classifiers(tmp_path):
     assert torch.equal(logits(full.module, (3, 64, 64)), logits(lean.module, (3, 64, 64)))
     with pytest.raises(UnknownName, match="layer 'aux1' of torchvision:googlenet is never called in eval mode"):
         full.layer("aux1")
-
-
-def test_weights_by_name_come_from_the_cache(tmp_path, monkeypatch):
-    """A weights name is looked up in torch's cache first; its meta data give the class names."""
-    from torchvision import models
-
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    folder = tmp_path / "hub" / "checkpoints"
-    folder.mkdir(parents=True)
-    torch.save(models.squeezenet1_1().state_dict(), folder / "squeezenet1_1-b8a52dc0.pth")
-    subject = load_model("torchvision:squeezenet1_1", weights="IMAGENET1K_V1")
-    assert (len(subject.classes), subject.classes[0]) == (1000, "tench")
-    assert (subject.preprocess.resize, subject.preprocess.crop) == (256, (224, 224))
-    assert (subject.preprocess.mean, subject.preprocess.std) == (IMAGENET_MEAN, IMAGENET_STD)
-
-
-def test_download_that_fails(tmp_path, monkeypatch):
-    """Without a connection the message names the file and the folder it belongs into."""
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    for name in ("https_proxy", "HTTPS_PROXY", "all_proxy"):
-        monkeypatch.setenv(name, "http://127.0.0.1:9")  # the port where nobody listens
-    with pytest.raises(WeightsError) as caught:
-        load_model("torchvision:squeezenet1_1", weights="DEFAULT")
-    text = str(caught.value)
-    assert "cannot download squeezenet1_1-b8a52dc0.pth" in text
-    assert str(tmp_path / "hub" / "checkpoints") in text
-    assert "--weights PATH" in text
 
 
 def test_unknown_names():

@@ -7,10 +7,17 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import nn
 
 import neuronscope as ns
+from neuronscope.maths.selectivity import population_sparseness
 from neuronscope.result import open_result, same
+from neuronscope.studies.layers import plan_layers
+from neuronscope.studies.layers.measures import LayerSums
+from neuronscope.studies.layers.setting import blocks, planned_sweeps, settle, unit_parts
+from neuronscope.units import LayerInfo
 
 CLASSES = ("a", "b", "c", "d")
 
@@ -222,8 +229,6 @@ def test_unlabelled_images_still_give_activations(subject, data):
 
 def test_a_plan_says_what_the_run_will_do(subject, data):
     """Two sweeps over all images and one over examples, their passes counted, memory and time estimated."""
-    from neuronscope.studies.layers import plan_layers
-
     plan = plan_layers(subject, data, ns.LayersSpec(layers=("act",)))
     assert [(one.name, one.forward, one.backward) for one in plan.sweeps] == [
         ("observe", 240, 0),
@@ -236,24 +241,170 @@ def test_a_plan_says_what_the_run_will_do(subject, data):
 
 
 def test_a_memory_bound_takes_layers_in_groups_and_changes_no_bit(subject, data):
-    """With room for one layer at a time the plan has more sweeps, and the result is the same; too little is refused."""
-    from neuronscope.studies.layers import plan_layers
-    from neuronscope.studies.layers.setting import blocks, planned_sweeps, settle
-
+    """With room for one layer at a time the plan has more sweeps, and the result is the same."""
     spec = ns.LayersSpec(layers=("pool", "mix", "act"), draws=39)
     alone = [
         max(sweep.state + sweep.working for sweep, _ in planned_sweeps(settle(subject, data, one, ns.Run())))
         for one in (ns.LayersSpec(layers=(name,)) for name in spec.layers)
     ]
-    room = int(1.2 * max(alone))
-    bounded = ns.Run(memory=room)
+    bounded = ns.Run(memory=int(1.2 * max(alone)))
     groups = blocks(settle(subject, data, spec, bounded))
     assert len(groups) > 1
     plan = plan_layers(subject, data, spec, run=bounded)
     assert sum(one.name.startswith("observe") for one in plan.sweeps) == len(groups)
     assert ns.run_layers(subject, data, spec, run=bounded).tree.identical(ns.run_layers(subject, data, spec).tree)
-    with pytest.raises(ns.InputError, match="alone needs"):
-        ns.run_layers(subject, data, spec, run=ns.Run(memory=min(alone) // 2))
+
+
+class Wide(nn.Module):
+    """Random layers of many units: maps, an in-place ReLU used twice, units last, a flat layer."""
+
+    def __init__(self) -> None:  # noqa: D107 the class says it
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv = nn.Conv2d(1, 40, 3, padding=1)
+        self.relu = nn.ReLU(inplace=True)
+        self.norm = nn.LayerNorm(40)
+        self.mix = nn.Conv2d(40, 24, 3)
+        self.head = nn.Linear(24, 4)
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        """Logits."""
+        x = self.relu(self.conv(image))
+        x = self.norm(x.movedim(1, -1)).movedim(-1, 1)
+        return self.head(self.relu(self.mix(x)).mean((2, 3)))
+
+
+@pytest.fixture(scope="module")
+def wide() -> ns.Subject:
+    """A network whose layers alone need more memory than there is."""
+    return ns.subject_from(
+        Wide(), name="wide", input_shape=(1, 8, 8), preprocess=ns.Preprocess(channels=1), classes=CLASSES
+    )
+
+
+def room_for(subject: ns.Subject, data: ns.Data, spec: ns.LayersSpec, layer: str, *, units: int) -> ns.Run:
+    """A run that has memory for so many units of a layer and no more."""
+    setting = settle(subject, data, spec, ns.Run(batch_size=4))
+    part = setting.block((subject.layer(layer).part(0, units),))
+    least = max(sweep.state + sweep.working for sweep, _ in planned_sweeps(part))
+    return ns.Run(batch_size=4, memory=least)
+
+
+BY_UNIT = ("mean", "variance", "quantile", "peak", "density", "dead", "top_value", "top_at", "class_mean", "class_sd")
+RANKED = ("preferred", "top_image", "bottom_image", "csi_q", "class_share_q", "auroc_q", "class_auroc_q", "auroc_class")
+CORRECTED = ("auroc", "auroc_low", "class_auroc", "precision", "attribution", "attribution_low", "class_attribution")
+
+
+def test_layers_split_by_units_give_what_whole_layers_give(wide, data):
+    """Blocks of units, joined: the same bits where each unit is by itself, the same numbers in every group."""
+    spec = ns.LayersSpec(layers=("relu", "norm", "relu#1", "head"), draws=39, channels=15)
+    few = data.take(range(80))
+    bounded = room_for(wide, few, spec, "relu", units=15)
+    groups = blocks(settle(wide, few, spec, bounded))
+    assert [layer.units for group in groups for layer in group.layers] == [13, 13, 14, 13, 13, 14, 12, 12, 4]
+    whole, split = (ns.run_layers(wide, few, spec, run=run) for run in (ns.Run(batch_size=4), bounded))
+    assert [node.path for node in split.tree.subtree] == [node.path for node in whole.tree.subtree]
+    for node in whole.tree.subtree:
+        expected, found = node.to_dataset(), split.tree[node.path].to_dataset()
+        assert expected.variables.keys() == found.variables.keys()
+        for name, values in expected.variables.items():
+            assert found[name].dims == values.dims
+            assert found[name].attrs == values.attrs
+            assert found[name].dtype == values.dtype
+            if values.dtype.kind == "f":  # single precision: of channels-last layers torch sums in another order
+                np.testing.assert_allclose(found[name], values, rtol=2e-5, atol=2e-6, err_msg=f"{node.path} {name}")
+            else:
+                np.testing.assert_array_equal(found[name], values, err_msg=f"{node.path} {name}")
+    own = whole.table["layer"].to_numpy() != "norm"
+    for name in whole.table.data_vars:
+        expected, found = whole.table[name].to_numpy()[own], split.table[name].to_numpy()[own]
+        if name in BY_UNIT + RANKED + CORRECTED:
+            np.testing.assert_array_equal(found, expected, err_msg=str(name))
+        else:
+            np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-12, err_msg=str(name))
+    rows = whole.tree["layers"].to_dataset()
+    kept = rows["layer_name"].to_numpy() != "norm"
+    for name in ("response", "response_low", "population_sparseness"):
+        np.testing.assert_allclose(
+            split.tree["layers"][name][kept], rows[name][kept], rtol=1e-9, atol=1e-12, err_msg=name
+        )
+    assert np.isfinite(rows["population_sparseness"]).any()
+
+
+def test_a_plan_names_blocks_of_units_and_keeps_to_the_memory(wide, data):
+    """Each sweep over part of a layer says over which units; none needs more than was allowed, examples included."""
+    spec = ns.LayersSpec(layers=("conv", "relu#1", "head"), draws=19)
+    for units in (5, 13, 20):
+        bounded = room_for(wide, data, spec, "conv", units=units)
+        plan = plan_layers(wide, data, spec, run=bounded)
+        assert 0 < plan.memory <= bounded.memory
+        for name in ("observe", "attribute", "examples"):
+            assert any(one.name.startswith(name) for one in plan.sweeps)
+    names = [one.name for one in plan.sweeps if not one.name.startswith("examples")]
+    assert names == [
+        "observe 1 of 4 (conv units 0-19)",
+        "attribute 1 of 4 (conv units 0-19)",
+        "observe 2 of 4 (conv units 20-39)",
+        "attribute 2 of 4 (conv units 20-39)",
+        "observe 3 of 4 (relu#1 units 0-11)",
+        "attribute 3 of 4 (relu#1 units 0-11)",
+        "observe 4 of 4 (relu#1 units 12-23, 1 more layer)",
+        "attribute 4 of 4 (relu#1 units 12-23, 1 more layer)",
+    ]
+
+
+@given(st.integers(1, 70), st.integers(0, 80))
+def test_unit_parts_cover_a_layer_in_order_and_fit(units, room):
+    """Every unit is in one part, parts are as few as can be, nearly of one size, and none is larger than the room."""
+    layer = LayerInfo("conv", "conv", (units, 3, 3), units)
+    parts = unit_parts(layer, lambda part: part.units <= room)
+    if room == 0:
+        assert parts == []
+        return
+    assert [unit for part in parts for unit in range(part.first, part.first + part.units)] == list(range(units))
+    sizes = [part.units for part in parts]
+    assert len(parts) == -(-units // room)
+    assert max(sizes) <= room
+    assert max(sizes) - min(sizes) <= 1
+    assert [part.is_last for part in parts] == [False] * (len(parts) - 1) + [True]
+
+
+@given(st.integers(1, 6), st.integers(1, 9), st.integers(0, 2**31), st.booleans())
+def test_sums_of_parts_are_those_of_the_layer(images, units, seed, negative):
+    """However a layer is cut, its totals and its population sparseness are those of all units at once."""
+    rng = np.random.default_rng(seed)
+    scores = np.maximum(rng.normal(size=(images, units)), -np.inf if negative else 0.0)
+    cut = int(rng.integers(0, units + 1))
+    both = LayerSums.of(scores[:, :cut]) + LayerSums.of(scores[:, cut:])
+    np.testing.assert_allclose(both.total, scores.sum(axis=1), atol=1e-12)
+    expected = population_sparseness(scores) if (scores >= 0).all() else np.full(images, np.nan)
+    known = expected[np.isfinite(expected)]
+    mean = known.mean() if known.size else np.nan
+    np.testing.assert_allclose(both.population_sparseness(units=units), mean, rtol=1e-9, atol=1e-9)
+
+
+def test_broken_units_keep_their_numbers_when_layers_are_split(data):
+    """Units that are not finite are listed by their number within the layer, in whichever block they are."""
+    network = Wide()
+    with torch.no_grad():
+        network.conv.weight[[3, 33]] = 3e38  # a few bright pixels, and the sum is infinite
+    subject = ns.subject_from(
+        network, name="broken", input_shape=(1, 8, 8), preprocess=ns.Preprocess(channels=1), classes=CLASSES
+    )
+    spec, few = ns.LayersSpec(layers=("conv", "relu"), draws=19, gradient="none"), data.take(range(40))
+    bounded = room_for(subject, few, spec, "conv", units=20)
+    split = ns.run_layers(subject, few, spec, run=bounded)
+    assert len(blocks(settle(subject, few, spec, bounded))) == 4
+    assert split.provenance.nonfinite == {"conv": (3, 33), "relu": (3, 33)}
+    assert np.isnan(split.tree["layers"]["population_sparseness"]).all()
+
+
+def test_too_little_memory_for_one_unit_is_refused_before_anything_is_done(subject, wide, data):
+    """Splitting does not make the forward pass smaller: the message says so and names the batch size."""
+    for network, layer in ((subject, "act"), (wide, "conv")):
+        spec = ns.LayersSpec(layers=(layer,), draws=19)
+        with pytest.raises(ns.InputError, match=r"one unit of layer .* alone needs .* lower --batch-size"):
+            ns.run_layers(network, data, spec, run=ns.Run(memory=10_000))
 
 
 @pytest.mark.parametrize(

@@ -367,13 +367,11 @@ def check_alone(seen: Comparison) -> Finding:
     if seen.failure:
         text = f"the network cannot take one image alone: it said '{seen.failure}'"
         return Finding("behaviour", "batch", "broken", text, _BATCH)
-    if _worst(seen.again)[1] > TOLERANCE:
-        text = "whether images influence each other cannot be told of a network that is random"
-        return Finding("behaviour", "batch", "note", text)
     name, gap = _worst(seen.alone)
     where = f"an image alone and beside others differs by {gap:.1e} of the largest activation of '{name}'"
-    if gap <= TOLERANCE:
-        return Finding("behaviour", "batch", "fine", f"{where}, within {TOLERANCE:.0e}")
+    settled = _settled(seen, "batch", gap, question="whether images influence each other", where=where)
+    if settled is not None:
+        return settled
     if gap <= GROSS:
         text = f"{where}; expected at most {TOLERANCE:.0e}"
         return Finding("behaviour", "batch", "warning", text, "Keep --batch-size the same; --dtype float64 may help")
@@ -388,15 +386,22 @@ def check_thread_numbers(seen: Comparison) -> Finding:
     if seen.usual == seen.other:
         text = "one number of threads only: nothing to compare"
         return Finding("behaviour", "threads", "fine", text)
-    if _worst(seen.again)[1] > TOLERANCE:
-        text = "whether threads matter cannot be told of a network that is random"
-        return Finding("behaviour", "threads", "note", text)
     name, gap = _worst(seen.threads)
     where = f"{seen.other} and {seen.usual} threads differ by {gap:.1e} of the largest activation of '{name}'"
-    if gap <= TOLERANCE:
-        return Finding("behaviour", "threads", "fine", f"{where}, within {TOLERANCE:.0e}")
+    settled = _settled(seen, "threads", gap, question="whether threads matter", where=where)
+    if settled is not None:
+        return settled
     text = f"{where}; expected at most {TOLERANCE:.0e}"
     return Finding("behaviour", "threads", "warning", text, "Fix their number with --threads, on all machines alike")
+
+
+def _settled(seen: Comparison, subject: str, gap: float, *, question: str, where: str) -> Finding | None:
+    """The finding where a difference says nothing (of a random network) or is mere rounding; None where it matters."""
+    if _worst(seen.again)[1] > TOLERANCE:
+        return Finding("behaviour", subject, "note", f"{question} cannot be told of a network that is random")
+    if gap <= TOLERANCE:
+        return Finding("behaviour", subject, "fine", f"{where}, within {TOLERANCE:.0e}")
+    return None
 
 
 def _worst(apart: Mapping[str, float]) -> tuple[str, float]:

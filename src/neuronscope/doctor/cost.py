@@ -13,10 +13,11 @@ import torch
 from torch import nn
 
 from neuronscope.data.dataset import Data
-from neuronscope.doctor.finding import Finding, in_bytes, in_seconds
+from neuronscope.doctor.finding import Finding
 from neuronscope.doctor.installation import available_memory
 from neuronscope.errors import NeuronscopeError
 from neuronscope.models.subject import Subject
+from neuronscope.quantities import duration, memory_size
 from neuronscope.run import Run
 from neuronscope.steps import GradientTimesActivation, Predict, activation_bytes
 from neuronscope.studies import STUDIES, Study
@@ -31,7 +32,7 @@ def check_size(module: nn.Module) -> Finding:
     """Number of parameters and bytes of all tensors."""
     parameters = sum(one.numel() for one in module.parameters())
     held = sum(one.numel() * one.element_size() for one in (*module.parameters(), *module.buffers()))
-    return Finding("cost", "network", "fine", f"{parameters:,} parameters, {in_bytes(held)}")
+    return Finding("cost", "network", "fine", f"{parameters:,} parameters, {memory_size(held)}")
 
 
 def check_activations(
@@ -47,12 +48,12 @@ def check_activations(
     """
     one, wanted = activation_bytes(every), activation_bytes(chosen)
     text = (
-        f"activations of one image: {in_bytes(one)} in all {len(every)} layers, {in_bytes(wanted)} in the "
-        f"{len(chosen)} chosen; a backward pass over {batch_size} images holds about {in_bytes(batch_size * one)}"
+        f"activations of one image: {memory_size(one)} in all {len(every)} layers, {memory_size(wanted)} in the "
+        f"{len(chosen)} chosen; a backward pass over {batch_size} images holds about {memory_size(batch_size * one)}"
     )
     if free is not None and batch_size * one > free:
         advice = "Make --batch-size smaller"
-        return Finding("cost", "activations", "warning", f"{text}, of {in_bytes(free)} free", advice)
+        return Finding("cost", "activations", "warning", f"{text}, of {memory_size(free)} free", advice)
     return Finding("cost", "activations", "fine", text)
 
 
@@ -67,10 +68,10 @@ def measure_times(subject: Subject, data: Data, *, layers: Sequence[LayerInfo], 
     """
     few = data.take(range(min(TIMED, len(data))))
     forward = timed(subject, few, Predict(), run=run)
-    text = f"{in_seconds(forward)} for an image forward"
+    text = f"{duration(forward)} for an image forward"
     if layers:
         both = timed(subject, few, GradientTimesActivation(tuple(layers), target="prediction"), run=run)
-        text += f", {in_seconds(both)} forward and backward"
+        text += f", {duration(both)} forward and backward"
     batch = min(run.batch_size, len(few))
     where = f"{run.torch_device}, batches of {batch}, decoding included"
     return Finding("cost", "time", "fine", f"{text} ({where}; measured on {len(few)} images)")
@@ -113,11 +114,11 @@ def check_plan(name: str, plan: Plan, *, free: int | None) -> Finding:
         free: bytes; None when unknown.
     """
     passes = sum(one.forward for one in plan.sweeps), sum(one.backward for one in plan.sweeps)
-    time = f"about {in_seconds(plan.seconds)}, " if plan.seconds is not None else ""
-    text = f"{time}{in_bytes(plan.memory)} of memory ({passes[0]:,} forward and {passes[1]:,} backward passes)"
+    time = f"about {duration(plan.seconds)}, " if plan.seconds is not None else ""
+    text = f"{time}{memory_size(plan.memory)} of memory ({passes[0]:,} forward and {passes[1]:,} backward passes)"
     if free is not None and plan.memory > free:
         advice = "Choose fewer --layers, or make --batch-size smaller"
-        return Finding("cost", f"study {name}", "warning", f"{text}; {in_bytes(free)} are free", advice)
+        return Finding("cost", f"study {name}", "warning", f"{text}; {memory_size(free)} are free", advice)
     return Finding("cost", f"study {name}", "fine", text)
 
 

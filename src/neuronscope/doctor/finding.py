@@ -15,8 +15,6 @@ a run would fail or its results would be wrong."""
 VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
 
 _SHOWN = 4  # names in a text before it says how many more there are
-_STEP = 1024
-_MINUTE, _HOUR = 60, 3600
 
 
 @dataclass(frozen=True)
@@ -57,34 +55,3 @@ def some(names: Sequence[str]) -> str:
     """
     more = len(names) - _SHOWN
     return ", ".join(names[:_SHOWN]) + (f" and {more:,} more" if more > 0 else "")
-
-
-def in_bytes(count: float) -> str:
-    """Bytes for people.
-
-    Example:
-        >>> in_bytes(512), in_bytes(3 * 2**20)
-        ('512 B', '3.0 MiB')
-    """
-    if count < _STEP:
-        return f"{count:.0f} B"
-    for unit in ("KiB", "MiB"):
-        count /= _STEP
-        if count < _STEP:
-            return f"{count:.1f} {unit}"
-    return f"{count / _STEP:,.1f} GiB"
-
-
-def in_seconds(seconds: float) -> str:
-    """A time for people.
-
-    Example:
-        >>> in_seconds(0.0042), in_seconds(4.25), in_seconds(250), in_seconds(8000)
-        ('4.2 ms', '4.2 s', '4 min 10 s', '2 h 13 min')
-    """
-    if seconds < 1:
-        return f"{seconds * 1000:.1f} ms"
-    if seconds < _MINUTE:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), _MINUTE)
-    return f"{minutes // _MINUTE} h {minutes % _MINUTE} min" if seconds >= _HOUR else f"{minutes} min {rest} s"

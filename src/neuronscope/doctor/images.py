@@ -162,12 +162,15 @@ def check_accuracy(logits: Float[Tensor, "n k"], labels: Int[Tensor, "n"]) -> Fi
         return None
     right = int((logits.argmax(1) == labels)[known].sum())
     low, high = (float(end[0]) for end in wilson_interval(np.array([right]), np.array([images])))
+    rate, low_rate, high_rate = (f"{100 * one:.0f} %" for one in (right / images, low, high))
     chance = 1 / classes
-    seen = f"{right} of {images} images are classified correctly, {right / images:.0%} [{low:.0%}, {high:.0%}]"
+    guessing = f"{100 * chance:.2g} %"
+    seen = f"{right} of {images} images are classified correctly, {rate} [{low_rate}, {high_rate}]"
     if low > chance:
-        return Finding("images", "accuracy", "fine", f"{seen}; guessing gives {chance:.2g}")
+        return Finding("images", "accuracy", "fine", f"{seen}; guessing gives {guessing}")
     advice = "Look at --weights (random?), the order of the classes, and the normalisation"
     if images < FEW:
-        return Finding("images", "accuracy", "note", f"{seen}: too few to tell from guessing ({chance:.2g})", advice)
+        return Finding("images", "accuracy", "note", f"{seen}: too few to tell from guessing ({guessing})", advice)
     word = "worse than guessing" if high < chance else "which cannot be told from guessing"
-    return Finding("images", "accuracy", "warning", f"{seen}, {word} ({chance:.2g}; interval of Wilson, 95 %)", advice)
+    text = f"{seen}, {word} ({guessing}; interval of Wilson, 95 %)"
+    return Finding("images", "accuracy", "warning", text, advice)

@@ -16,10 +16,11 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, metadata, requires, version
 from pathlib import Path
 
-from neuronscope.doctor.finding import Finding, in_bytes
+from neuronscope.doctor.finding import Finding
+from neuronscope.quantities import file_size, memory_size
 
-LITTLE_DISK = 2**30
-"""Bytes; results with feature maps and galleries of a large network take some hundred MiB."""
+LITTLE_DISK = 10**9
+"""Bytes; results with feature maps and galleries of a large network take some hundred MB."""
 
 LITTLE_MEMORY = 2**30
 """Bytes; PyTorch and a ResNet with its activations need about as much."""
@@ -257,7 +258,7 @@ def check_devices(accelerators: Sequence[Accelerator], *, built: str, driver: bo
     """
     if accelerators:
         names = "; ".join(
-            f"cuda:{number} {one.name}, {in_bytes(one.free)} of {in_bytes(one.memory)} free"
+            f"cuda:{number} {one.name}, {memory_size(one.free)} of {memory_size(one.memory)} free"
             for number, one in enumerate(accelerators)
         )
         return Finding("machine", "device", "fine", f"{names}. --device auto uses cuda:0")
@@ -302,9 +303,9 @@ def check_disk(folder: Path, *, free: int, writable: bool) -> Finding:
         text = f"the output folder '{folder}' cannot be written to"
         return Finding("machine", "disk", "broken", text, "Choose another --out, or change its permissions")
     if free < LITTLE_DISK:
-        text = f"{in_bytes(free)} are free at '{folder}'; a result may take {in_bytes(LITTLE_DISK)}"
+        text = f"{file_size(free)} are free at '{folder}'; a result may take {file_size(LITTLE_DISK)}"
         return Finding("machine", "disk", "warning", text, "Make room, or choose another --out")
-    return Finding("machine", "disk", "fine", f"{in_bytes(free)} free at '{folder}'")
+    return Finding("machine", "disk", "fine", f"{file_size(free)} free at '{folder}'")
 
 
 def check_memory(available: int | None) -> Finding:
@@ -316,9 +317,10 @@ def check_memory(available: int | None) -> Finding:
     if available is None:
         return Finding("machine", "memory", "note", "this system does not say in /proc/meminfo how much memory is free")
     if available < LITTLE_MEMORY:
-        text = f"{in_bytes(available)} of memory are free; PyTorch and a common network need {in_bytes(LITTLE_MEMORY)}"
+        need = memory_size(LITTLE_MEMORY)
+        text = f"{memory_size(available)} of memory are free; PyTorch and a common network need {need}"
         return Finding("machine", "memory", "warning", text, "End other programs, or make --batch-size smaller")
-    return Finding("machine", "memory", "fine", f"{in_bytes(available)} free")
+    return Finding("machine", "memory", "fine", f"{memory_size(available)} free")
 
 
 def available_memory(meminfo: Path = _MEMINFO) -> int | None:

@@ -59,7 +59,8 @@ def check_modes(module: nn.Module) -> Finding:
     if training:
         text = f"{len(training)} of {len(parts)} modules are in training mode ({some(training)}), expected eval mode"
         return Finding("network", "eval mode", "warning", text, advice)
-    return Finding("network", "eval mode", "fine", f"all {len(parts)} modules are in eval mode, among them {has}")
+    text = f"all {len(parts)} modules are in eval mode, into which loading puts them; among them {has}"
+    return Finding("network", "eval mode", "fine", text)
 
 
 def check_statistics(module: nn.Module) -> Finding | None:

@@ -101,13 +101,18 @@ class Processes:
                         # from Python 3.12 on; what is wrong with forking beside threads is seen to in `_receive`
                         warnings.filterwarnings("ignore", message=".*multi-threaded", category=DeprecationWarning)
                         running[pool.submit(_answer, tasks[position])] = position
-                for done in wait(running, return_when=FIRST_COMPLETED).done:
+                # answers before errors: what is finished is handed over before the first error ends the work
+                for done in sorted(wait(running, return_when=FIRST_COMPLETED).done, key=_failed):
                     position = running.pop(done)
                     answer = done.result()
                     missing.discard(position)
                     yield position, answer
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _failed(done: Future[Any]) -> bool:
+    return done.exception() is not None
 
 
 def _context(start: Literal["auto", "fork", "spawn"]) -> Any:

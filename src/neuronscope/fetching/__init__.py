@@ -5,6 +5,6 @@ It leaves out choosing a licence for the user (the table names it, with its page
 """
 
 from neuronscope.fetching.fetch import Fetched, FileState, fetch
-from neuronscope.fetching.items import FETCHABLE, Fetchable, RemoteFile
+from neuronscope.fetching.items import FETCHABLE, Fetchable, RemoteFile, torchvision_weights
 
-__all__ = ["FETCHABLE", "Fetchable", "Fetched", "FileState", "RemoteFile", "fetch"]
+__all__ = ["FETCHABLE", "Fetchable", "Fetched", "FileState", "RemoteFile", "fetch", "torchvision_weights"]

@@ -8,13 +8,11 @@ the host they are for, over https, and to no other.
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import http.client
 import json
 import os
 import re
-import shutil
 import socket
 import ssl
 import time
@@ -29,6 +27,7 @@ from typing import IO, Any
 from urllib.parse import urlsplit
 
 from neuronscope.errors import DataError, InputError, StorageError
+from neuronscope.fetching.disk import require_space, storing
 from neuronscope.fetching.items import RemoteFile
 from neuronscope.fetching.kaggle import Credentials
 from neuronscope.run import Progress
@@ -36,8 +35,6 @@ from neuronscope.run import Progress
 PART = ".part"
 _NOTE = ".part.json"
 
-# Full: the disk, the user's share of it, the largest file that may be written.
-_NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _TOO_EARLY = {HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_MANY_REQUESTS}  # worth asking again, as all 5xx
 _SERVER_ERROR = 500
 _RANGE = re.compile(r"bytes (\d+)-\d+/(\d+|\*)")
@@ -95,11 +92,12 @@ def download(
         StorageError: the folder cannot be written to, or is full; what has arrived is kept.
         InputError: credentials would go over an open connection.
     """
-    _make(folder)
+    with storing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
     part = folder / f"{file.name}{PART}"
     arrived = _Arrived(progress)
     reasons = []
-    progress.start(file.name, file.size or 0)
+    progress.start(file.name, file.size or file.about or 0)
     try:
         for url in file.urls:
             try:
@@ -107,7 +105,7 @@ def download(
             except (_Lasting, _Passing) as reason:
                 reasons.append(f"{url}: {reason}")
                 continue
-            with _storing(part):
+            with storing(part):
                 part.replace(folder / file.name)
                 _note_of(part).unlink(missing_ok=True)
             return
@@ -123,29 +121,6 @@ def digest(path: Path, kind: str) -> str:
         StorageError: it cannot be read.
     """
     return str(_hash_of(path, kind).hexdigest())
-
-
-def require_space(folder: Path, needed: int, *, what: str) -> None:
-    """Refuse to begin what cannot end.
-
-    Args:
-        folder: where it goes; it need not exist.
-        needed: bytes that are still to be written.
-        what: what is to be written, for the message.
-
-    Raises:
-        StorageError: the disk has less room.
-    """
-    there = folder.resolve()
-    while not there.exists():
-        there = there.parent
-    free = shutil.disk_usage(there).free
-    if needed > free:
-        message = (
-            f"{what} needs {needed / 1e9:,.2f} GB in '{folder}', but the disk has {free / 1e9:,.2f} GB free. Make "
-            "room, or choose another folder with --to"
-        )
-        raise StorageError(message)
 
 
 class _Arrived:
@@ -171,27 +146,41 @@ def _from_address(
     credentials: Credentials | None,
 ) -> None:
     """Fill the part from one address, until it is whole and right."""
-    tries, most, restarted = 0, _size(part), False
-    resumed = most > 0
+    tries = _Tries(part, patience)
     while True:
         try:
             _stream(url, file, part, arrived=arrived, patience=patience, credentials=credentials)
             return
-        except _Torn:
-            _drop(part)
-            if restarted or not resumed:
+        except (_Torn, _Passing) as reason:
+            if not tries.another(reason):
                 raise
+
+
+class _Tries:
+    """Whether to ask an address once more: the one place that counts and waits."""
+
+    def __init__(self, part: Path, patience: Patience) -> None:
+        self._part, self._patience = part, patience
+        self._most = _size(part)
+        self._resumed, self._restarted = self._most > 0, False
+        self._repeats = 0  # since the last request that brought something
+
+    def another(self, reason: _Torn | _Passing) -> bool:
+        """True when another request is worth it, after the pause that it takes."""
+        if isinstance(reason, _Torn):
+            _drop(self._part)
             # The piece from before may be to blame rather than this server: once more from the start.
-            tries, most, restarted, resumed = 0, 0, True, False
-        except _Passing:
-            grown = _size(part)
-            resumed = grown > 0
-            # A connection that breaks again and again still gets there, as long as each time brings something.
-            tries = tries + 1 if grown <= most else 1
-            most = max(most, grown)
-            if tries > patience.repeats:
-                raise
-            time.sleep(patience.pause * 2 ** (tries - 1))
+            again = self._resumed and not self._restarted
+            self._most, self._resumed, self._restarted, self._repeats = 0, False, True, 0
+            return again
+        held = _size(self._part)
+        # A connection that breaks again and again still gets there, as long as each time brings something.
+        self._repeats = self._repeats + 1 if held <= self._most else 1
+        self._most, self._resumed = max(self._most, held), held > 0
+        if self._repeats > self._patience.repeats:
+            return False
+        time.sleep(self._patience.pause * 2 ** (self._repeats - 1))
+        return True
 
 
 def _stream(
@@ -268,20 +257,28 @@ def _answer(
     if credentials is not None:
         _require_safe(url)
         request.add_unredirected_header("Authorization", credentials.header())
+    with _connected("no connection"):
+        try:
+            answer: http.client.HTTPResponse = _opener(url, credentials).open(request, timeout=patience.timeout)
+            return answer
+        except urllib.error.HTTPError as error:
+            with error:
+                status = f"the server answers {error.code} {error.reason}"
+            if error.code == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
+                raise _Torn(status) from error
+            if error.code >= _SERVER_ERROR or error.code in _TOO_EARLY:
+                raise _Passing(status) from error
+            raise _Lasting(_hint(error.code, status, credentials)) from error
+
+
+@contextmanager
+def _connected(what: str) -> Iterator[None]:
+    """Say of a connection that fails whether to try again."""
     try:
-        answer: http.client.HTTPResponse = _opener(url, credentials).open(request, timeout=patience.timeout)
-        return answer
-    except urllib.error.HTTPError as error:
-        with error:
-            status = f"the server answers {error.code} {error.reason}"
-        if error.code == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
-            raise _Torn(status) from error
-        if error.code >= _SERVER_ERROR or error.code in _TOO_EARLY:
-            raise _Passing(status) from error
-        raise _Lasting(_hint(error.code, status, credentials)) from error
+        yield
     except (OSError, http.client.HTTPException) as error:
         reason = getattr(error, "reason", error)  # URLError wraps what happened
-        text = f"no connection ({getattr(reason, 'strerror', None) or reason or type(reason).__name__})"
+        text = f"{what} ({getattr(reason, 'strerror', None) or reason or type(reason).__name__})"
         # A certificate that does not fit, or a host that is not known, will be no better a second later.
         lasting = isinstance(reason, ssl.SSLCertVerificationError) or (
             isinstance(reason, socket.gaierror) and reason.errno == socket.EAI_NONAME
@@ -330,11 +327,8 @@ def _place(
 def _blocks(answer: http.client.HTTPResponse, held: int, total: int | None, *, count: int) -> Iterator[bytes]:
     """The bytes of the answer; a broken connection is a reason to try again."""
     while True:
-        try:
+        with _connected("the connection broke"):
             block = answer.read(count)
-        except (OSError, http.client.HTTPException) as error:
-            message = f"the connection broke ({error or type(error).__name__})"
-            raise _Passing(message) from error
         held += len(block)
         if total is not None and held > total:
             message = f"the server sends more than {total:,} bytes"
@@ -349,7 +343,7 @@ def _blocks(answer: http.client.HTTPResponse, held: int, total: int | None, *, c
 
 def _write(block: bytes, handle: IO[bytes], part: Path) -> None:
     rest = memoryview(block)
-    with _storing(part):
+    with storing(part):
         while rest:  # a disk that is nearly full takes some of it, and refuses the rest
             rest = rest[handle.write(rest) :]
 
@@ -367,7 +361,7 @@ def _check(file: RemoteFile, found: str) -> None:
 
 def _drop(part: Path) -> None:
     """Take away what has arrived."""
-    with _storing(part):
+    with storing(part):
         part.unlink(missing_ok=True)
         _note_of(part).unlink(missing_ok=True)
 
@@ -376,11 +370,11 @@ def _drop(part: Path) -> None:
 def _writing(part: Path, held: int) -> Iterator[IO[bytes]]:
     """The part, open at its end, or at its start when nothing of it is kept; on the disk when it is closed."""
     # Unbuffered: what a full disk refuses is refused here, and not when the file is closed.
-    with _storing(part):
+    with storing(part):
         handle = part.open("ab" if held else "wb", buffering=0)
     try:
         yield handle
-        with _storing(part):
+        with storing(part):
             os.fsync(handle.fileno())
     finally:
         handle.close()
@@ -394,32 +388,12 @@ def _remember(part: Path, url: str, answer: http.client.HTTPResponse) -> None:
     """Note which version of which address the part comes from; weak ones do not resume (RFC 9110, section 13.1.5)."""
     version = answer.headers.get("ETag", "")
     note = {"url": url, "version": version if version.startswith('"') else None}
-    with _storing(part):
+    with storing(part):
         _note_of(part).write_text(json.dumps(note), encoding="utf-8")
 
 
 def _size(path: Path) -> int:
     return path.stat().st_size if path.exists() else 0
-
-
-def _make(folder: Path) -> None:
-    with _storing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-
-
-@contextmanager
-def _storing(path: Path) -> Iterator[None]:
-    """Say what a disk refused as what it is."""
-    try:
-        yield
-    except OSError as cause:
-        if cause.errno in _NO_SPACE:
-            held = _size(path)
-            kept = f" The {held:,} bytes that have arrived are kept in '{path}':" if held else ""
-            message = f"no room left in '{path.parent}' ({cause.strerror}).{kept} make room and repeat the command"
-        else:
-            message = f"'{path}' cannot be written: {cause.strerror or cause}. Choose a folder that may be written to"
-        raise StorageError(message) from cause
 
 
 def _require_safe(url: str) -> None:

@@ -10,11 +10,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
-from neuronscope.errors import DataError, StorageError
-from neuronscope.fetching.download import PART, Patience, digest, download, require_space
+from neuronscope.errors import DataError
+from neuronscope.fetching.disk import alone, require_space, storing
+from neuronscope.fetching.download import PART, Patience, digest, download
 from neuronscope.fetching.items import Fetchable, RemoteFile, find
 from neuronscope.fetching.kaggle import kaggle_credentials
 from neuronscope.fetching.unpack import Unpacked, unpack
+from neuronscope.quantities import file_size
 from neuronscope.run import Progress, Silent
 
 
@@ -92,23 +94,24 @@ def fetch(
     unpacked: dict[str, Unpacked] = {}
     if action == "fetch":
         _refuse_others(states)
-        credentials = None
         wanted = [state for state in states if state.state != "there"]
         if wanted:
             require_space(folder, sum(map(_still_needed, wanted)), what=item.name)
-            if item.account == "kaggle":
-                credentials = kaggle_credentials(os.environ, home=Path.home())
-        for state in wanted:
-            try:
-                download(
-                    state.file,
-                    folder,
-                    progress=progress or Silent(),
-                    patience=patience or Patience(),
-                    credentials=credentials,
-                )
-            except DataError as cause:
-                raise DataError(_refusal(item, folder, state.file, str(cause))) from cause
+            credentials = kaggle_credentials(os.environ, home=Path.home()) if item.account == "kaggle" else None
+            with alone(folder):
+                for state in wanted:
+                    if _state(state.file, folder).state == "there":
+                        continue  # another process has brought it meanwhile
+                    try:
+                        download(
+                            state.file,
+                            folder,
+                            progress=progress or Silent(),
+                            patience=patience or Patience(),
+                            credentials=credentials,
+                        )
+                    except DataError as cause:
+                        raise DataError(_refusal(item, folder, state.file, str(cause))) from cause
         for state in states:
             done = _unpacked(state.file, folder, progress or Silent())
             if done is not None:
@@ -147,20 +150,23 @@ def _refuse_others(states: tuple[FileState, ...]) -> None:
         expected = ", ".join(_identity(state.file) for state in others)
         message = (
             f"{names}: a file of that name is there with another content; expected {expected}. Nothing is overwritten: "
-            "move it away, or choose another folder with --to"
+            "move it away, or choose another folder"
         )
         raise DataError(message)
 
 
 def _identity(file: RemoteFile) -> str:
-    size = f"{file.size:,} bytes" if file.size is not None else ""
-    check = " ".join(file.checksum) if file.checksum else ""
-    return f"{size}{' with ' if size and check else ''}{check}" or "a file"
+    """Size and checksum of a file, as far as they are known."""
+    if file.size is not None:
+        size = f"{file.size:,} bytes"
+    else:
+        size = f"about {file_size(file.about)}" if file.about is not None else "size unknown"
+    return f"{size}, {' '.join(file.checksum) if file.checksum else 'checksum unknown'}"
 
 
 def _still_needed(state: FileState) -> int:
     """Bytes to be written: the rest of the file, and the least that its content can take."""
-    size = state.file.size or 0
+    size = state.file.size or state.file.about or 0
     return max(size - state.held, 0) + (size if state.file.unpack != "none" else 0)
 
 
@@ -192,11 +198,8 @@ def _unpacked(file: RemoteFile, folder: Path, progress: Progress) -> Unpacked | 
         return None
     done = unpack(folder / file.name, folder, kind=file.unpack, limit=file.unpack_limit, progress=progress)
     note = {"file": _facts(file), **asdict(done)}
-    try:
+    with storing(_receipt(file, folder)):
         _receipt(file, folder).write_text(json.dumps(note, indent=1), encoding="utf-8")
-    except OSError as cause:
-        message = f"'{_receipt(file, folder)}' cannot be written: {cause.strerror}. Repeat the command"
-        raise StorageError(message) from cause
     return done
 
 

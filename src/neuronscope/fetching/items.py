@@ -3,6 +3,7 @@
 To add a row is to add data, not code. Checksums are those that upstream publishes: MD5 and address of the data sets as
 in torchvision's `datasets`, their SHA-256 as in Keras (CIFAR-10) and in other projects that pin the same files; weights
 of torchvision carry the first 8 digits of their SHA-256 in the file name, and all 64 stand here where they are known.
+A size is that of the file to the byte, or left out: `about` is then what torchvision says in MiB, to three digits.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from neuronscope.errors import InputError, UnknownName, nearest
 
 Unpack = Literal["none", "tar", "zip"]
 
+_TORCHVISION = "https://download.pytorch.org/models/"
 _HEX = re.compile(r"[0-9a-f]+")
 _SHORTEST_PREFIX = 8  # hexadecimal digits: what torchvision writes into its file names
 _FULL = {"sha256": 64, "md5": 32}  # hexadecimal digits of a whole checksum
@@ -30,7 +32,8 @@ class RemoteFile:
         urls: where it can be had, in the order to try.
         sha256: its SHA-256 in hexadecimal digits, or the first 8 or more of them; it goes before `md5`.
         md5: its MD5, where upstream publishes nothing better.
-        size: bytes; None where upstream does not say.
+        size: bytes; None where upstream does not say exactly.
+        about: bytes where `size` is None, as upstream rounds them: to plan with, never to check against.
         unpack: what kind of archive it is, if its content is wanted rather than itself.
         unpack_limit: the most bytes that its content may take.
     """
@@ -40,6 +43,7 @@ class RemoteFile:
     sha256: str | None = None
     md5: str | None = None
     size: int | None = None
+    about: int | None = None
     unpack: Unpack = "none"
     unpack_limit: int = 0
 
@@ -127,17 +131,46 @@ def find(name: str) -> Fetchable:
     return found
 
 
-def _weights(name: str, what: str, file: str, *, model: str, size: int | None, sha256: str | None = None) -> Fetchable:
+def torchvision_weights(url: str, *, model: str, about: int | None = None) -> Fetchable:
+    """The row for an address of torchvision's: the one of the table, else one made of what the address says.
+
+    Args:
+        url: where the weights are; the file name ends in the first digits of their SHA-256, as in `-f37072fd.pth`.
+        model: the architecture they are for.
+        about: bytes, roughly.
+
+    Raises:
+        InputError: the file name has no checksum.
+
+    Example:
+        >>> url = "https://download.pytorch.org/models/resnet34-b627a593.pth"
+        >>> torchvision_weights(url, model="resnet34").files[0].checksum
+        ('sha256', 'b627a593')
+    """
+    known = (item for item in FETCHABLE.values() if item.kind == "weights" and url in item.files[0].urls)
+    return next(known, None) or _weights(model, f"{model}, weights of torchvision", url, model=model, about=about)
+
+
+def _weights(
+    name: str,
+    what: str,
+    url: str,
+    *,
+    model: str,
+    size: int | None = None,
+    about: int | None = None,
+    sha256: str | None = None,
+) -> Fetchable:
     """A row of torchvision's weights; without a longer one, the checksum is the part that stands in the file name."""
-    url = f"https://download.pytorch.org/models/{file}"
-    in_name = file.removesuffix(".pth").rpartition("-")[2]
+    file = url.rpartition("/")[2]
+    in_name = file.rpartition(".")[0].rpartition("-")[2]
     return Fetchable(
         name=name,
         what=what,
         kind="weights",
-        files=(RemoteFile(file, (url,), sha256=sha256 or in_name, size=size),),
-        licence="BSD-3-Clause (torchvision); trained on ImageNet, which is for research",
-        page="https://github.com/pytorch/vision/blob/main/LICENSE",
+        files=(RemoteFile(file, (url,), sha256=sha256 or in_name, size=size, about=about),),
+        licence="none stated; torchvision: the terms of the training data may apply (ImageNet: research)",
+        page="https://pytorch.org/vision/stable/models.html",
         then=f"neuronscope run layers --model torchvision:{model} --weights {{file}} --data imagenet:PATH",
     )
 
@@ -191,8 +224,8 @@ _ROWS = (
                 ),
             ),
         ),
-        licence="CC BY-SA 3.0 as commonly stated; the original page names none",
-        page="http://yann.lecun.com/exdb/mnist/",
+        licence="CC BY-SA 3.0 (copyright Y. LeCun, C. Cortes) as Keras states it; no text of theirs was found",
+        page="https://keras.io/api/datasets/mnist/",
         then="neuronscope train --data mnist:{folder} --out runs/mnist",
     ),
     Fetchable(
@@ -250,7 +283,7 @@ _ROWS = (
                 unpack_limit=200_000_000,  # 60,000 images of 3,073 bytes are 184 MB
             ),
         ),
-        licence="none stated; its authors ask to be cited",
+        licence="none stated; its page asks to cite Krizhevsky 2009",
         page="https://www.cs.toronto.edu/~kriz/cifar.html",
         then="neuronscope train --data cifar10:{folder} --out runs/cifar10",
     ),
@@ -274,21 +307,21 @@ _ROWS = (
     _weights(
         "alexnet",
         "AlexNet, torchvision's older file",
-        "alexnet-owt-4df8aa71.pth",
+        f"{_TORCHVISION}alexnet-owt-4df8aa71.pth",
         model="alexnet",
         size=244_418_560,
     ),
     _weights(
         "vgg11",
         "VGG-11, torchvision's older file",
-        "vgg11-bbd30ac9.pth",
+        f"{_TORCHVISION}vgg11-bbd30ac9.pth",
         model="vgg11",
         size=531_456_000,
     ),
     _weights(
         "resnet18",
         "ResNet-18, torchvision's older file",
-        "resnet18-5c106cde.pth",
+        f"{_TORCHVISION}resnet18-5c106cde.pth",
         model="resnet18",
         size=46_827_520,
         sha256="5c106cde386e87d4033832f2996f5493238eda96ccf559d1d62760c4de0613f8",
@@ -296,16 +329,22 @@ _ROWS = (
     _weights(
         "alexnet-v1",
         "AlexNet, torchvision's IMAGENET1K_V1",
-        "alexnet-owt-7be5be79.pth",
+        f"{_TORCHVISION}alexnet-owt-7be5be79.pth",
         model="alexnet",
         size=244_408_911,
         sha256="7be5be791159472b1fbf3c69796f7cb30dca7ad8466c2df70058c37116cdee02",
     ),
-    _weights("vgg11-v1", "VGG-11, torchvision's IMAGENET1K_V1", "vgg11-8a719046.pth", model="vgg11", size=None),
+    _weights(
+        "vgg11-v1",
+        "VGG-11, torchvision's IMAGENET1K_V1",
+        f"{_TORCHVISION}vgg11-8a719046.pth",
+        model="vgg11",
+        about=531_460_000,
+    ),
     _weights(
         "resnet18-v1",
         "ResNet-18, torchvision's IMAGENET1K_V1",
-        "resnet18-f37072fd.pth",
+        f"{_TORCHVISION}resnet18-f37072fd.pth",
         model="resnet18",
         size=46_830_571,
         sha256="f37072fd47e89c5e827621c5baffa7500819f7896bbacec160b1a16c560e07ec",
@@ -313,7 +352,7 @@ _ROWS = (
     _weights(
         "densenet121-v1",
         "DenseNet-121, torchvision's IMAGENET1K_V1",
-        "densenet121-a639ec97.pth",
+        f"{_TORCHVISION}densenet121-a639ec97.pth",
         model="densenet121",
         size=32_342_954,
         sha256="a639ec97d7c33b07ae66f0b5fb7d0192f95a3b11b7576c66c0126c2a727c4395",
@@ -321,9 +360,10 @@ _ROWS = (
     _weights(
         "squeezenet1_1-v1",
         "SqueezeNet 1.1, torchvision's IMAGENET1K_V1",
-        "squeezenet1_1-b8a52dc0.pth",
+        f"{_TORCHVISION}squeezenet1_1-b8a52dc0.pth",
         model="squeezenet1_1",
-        size=None,
+        size=4_958_839,
+        sha256="b8a52dc049b60e4b6ab68ad0df457362afab8b6304b2febdc1650a5dab4d7e7b",
     ),
 )
 

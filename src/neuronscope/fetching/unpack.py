@@ -7,7 +7,6 @@ interruption.
 
 from __future__ import annotations
 
-import errno
 import lzma
 import stat
 import sys
@@ -21,7 +20,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Protocol, runtime_checkable
 
 from neuronscope.errors import DataError, StorageError
-from neuronscope.fetching.download import require_space
+from neuronscope.fetching.disk import require_space, storing
 from neuronscope.fetching.items import Unpack
 from neuronscope.run import Progress, Silent
 
@@ -29,6 +28,7 @@ _BLOCK = 1 << 20  # bytes
 _TORN = (tarfile.TarError, zipfile.BadZipFile, EOFError, zlib.error, lzma.LZMAError)
 _ENCRYPTED = 0x1  # bit of a zip entry's flags
 _SUFFIX = ".unpacking"
+_KEPT = "The archive and what came out of it are kept"
 
 
 @dataclass(frozen=True)
@@ -178,7 +178,7 @@ class _Plan:
         """Stop because a file is there that is not the same."""
         message = (
             f"'{target}' is there already and differs from the one in {self._archive.name}: nothing is overwritten. "
-            "Move it away, or choose another folder with --to"
+            "Move it away, or choose another folder"
         )
         raise DataError(message)
 
@@ -199,20 +199,20 @@ def _write(source: _Readable, target: Path, *, size: int, plan: _Plan) -> None:
                 plan.differs(target)
         return
     beside = target.with_name(target.name + _SUFFIX)
-    with _storing(target):
+    with storing(target, kept=_KEPT):
         target.parent.mkdir(parents=True, exist_ok=True)
         handle = beside.open("wb")
     written = 0
     try:
         with handle:
             while block := source.read(_BLOCK):
-                with _storing(target):
+                with storing(target, kept=_KEPT):
                     written += handle.write(block)
                 plan.progress.advance(len(block))
         if written != size:
             message = f"'{target.name}' has {written:,} of {size:,} bytes"
             raise EOFError(message)
-        with _storing(target):
+        with storing(target, kept=_KEPT):
             beside.replace(target)
     finally:
         beside.unlink(missing_ok=True)
@@ -229,15 +229,3 @@ def _reading(archive: Path) -> Iterator[None]:
         # OSError: gzip's word for content that is none; RuntimeError: zipfile's for methods it does not know.
         message = f"'{archive}' cannot be unpacked: {cause}. Expected a whole archive. Remove it and fetch it again"
         raise DataError(message) from cause
-
-
-@contextmanager
-def _storing(target: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as cause:
-        if cause.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            message = f"no room left for '{target}'. The archive is kept: make room and repeat the command"
-        else:
-            message = f"'{target}' cannot be written: {cause.strerror or cause}. Choose a folder that may be written to"
-        raise StorageError(message) from cause

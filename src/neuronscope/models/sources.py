@@ -23,7 +23,16 @@ from typing import Any, Literal, cast
 import torch
 from torch import Tensor, nn
 
-from neuronscope.errors import InputError, MissingDependency, UnknownName, WeightsError, nearest
+from neuronscope.errors import (
+    DataError,
+    InputError,
+    MissingDependency,
+    StorageError,
+    UnknownName,
+    WeightsError,
+    nearest,
+)
+from neuronscope.fetching import fetch, torchvision_weights
 from neuronscope.models.builtin import BUILTIN_MODELS
 from neuronscope.models.checkpoints import load_checkpoint
 from neuronscope.models.probe import probe
@@ -39,12 +48,14 @@ from neuronscope.models.weights import (
     torchvision_blueprint,
 )
 from neuronscope.preprocessing import Preprocess
+from neuronscope.run import Progress
 
 Interpolation = Literal["bilinear", "bicubic", "nearest"]
 
 _GROUP = "neuronscope.models"
 _RANDOM = "random"
 _OWN = "own"
+_MEBI = 2**20  # torchvision gives sizes of files in MiB
 _SEED = 0
 """Of `--weights random`: the same random network every time."""
 
@@ -62,6 +73,7 @@ class ModelOptions:
         input_shape: (channels, height, width) of the input.
         resize, crop, interpolation: geometry of the preprocessing.
         mean, std: its normalisation; empty for none (values 0 to 1).
+        progress: hears of the bytes of weights that are downloaded.
     """
 
     weights: str | None = None
@@ -73,6 +85,7 @@ class ModelOptions:
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
     interpolation: Interpolation | None = None
+    progress: Progress | None = None
 
 
 Loader = Callable[[str, ModelOptions], Subject]
@@ -91,6 +104,7 @@ def load_model(
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
     interpolation: Interpolation | None = None,
+    progress: Progress | None = None,
 ) -> Subject:
     """The network under study.
 
@@ -108,10 +122,12 @@ def load_model(
         mean: per channel on the scale 0 to 1; empty for no normalisation.
         std: as `mean`; both or neither.
         interpolation: of the resize.
+        progress: hears of bytes (not images) while weights of torchvision are downloaded.
 
     Raises:
         UnknownName: no such source, architecture or weights name.
-        WeightsError: no weights were named, or they cannot be read or do not fit.
+        WeightsError: no weights were named, or they cannot be downloaded or read, or do not fit.
+        StorageError: downloaded weights cannot be written.
         InputError: the network or the options cannot work as given.
         MissingDependency: the source needs a package that is not installed.
 
@@ -130,6 +146,7 @@ def load_model(
         mean=None if mean is None else tuple(float(value) for value in mean),
         std=None if std is None else tuple(float(value) for value in std),
         interpolation=interpolation,
+        progress=progress,
     )
     if isinstance(source, nn.Module):
         return _from_module(source, options)
@@ -217,7 +234,7 @@ def _torchvision(name: str, options: ModelOptions) -> Subject:
     entry = _weights_entry(entries, weights)
     state = None
     if weights != _RANDOM:
-        state = load_state(_downloaded(entry.url) if weights in entries.__members__ else weights)
+        state = load_state(_downloaded(name, entry, options) if weights in entries.__members__ else weights)
     base = _of_transforms(entry.transforms())
     shape = _input_shape(base, options, channels=3)
 
@@ -265,23 +282,14 @@ def _weights_entry(entries: Any, weights: str) -> Any:
     return next(by_file, entries.DEFAULT)
 
 
-def _downloaded(url: str) -> Path:
-    """The file behind a weights name: from torch's own cache, else from the network."""
-    file_name = url.rpartition("/")[2]
-    folder = Path(torch.hub.get_dir()) / "checkpoints"
-    file = folder / file_name
-    if not file.exists():
-        check = re.search(r"-([a-f0-9]{8,})\.", file_name)
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            torch.hub.download_url_to_file(url, str(file), check[1] if check else None, progress=True)
-        except (OSError, RuntimeError) as problem:
-            message = (
-                f"cannot download {file_name} ({problem}). Put the file into {folder}, "
-                f"or anywhere and say --weights PATH; it comes from {url}"
-            )
-            raise WeightsError(message) from problem
-    return file
+def _downloaded(name: str, entry: Any, options: ModelOptions) -> Path:
+    """The file behind a weights name: from torch's own cache, else from the network; its checksum is right."""
+    item = torchvision_weights(entry.url, model=name, about=round(entry.meta["_file_size"] * _MEBI))
+    try:
+        return fetch(item, progress=options.progress).files[0].path
+    except (DataError, StorageError) as problem:
+        message = f"{problem}\nOr put {item.files[0].name} anywhere and say --weights PATH"
+        raise (WeightsError if isinstance(problem, DataError) else StorageError)(message) from problem
 
 
 def _of_transforms(transforms: Any) -> Preprocess:

@@ -5,28 +5,31 @@ Adding one is a row here and a folder beside. Studies never import one another.
 
 from __future__ import annotations
 
-from neuronscope.studies.layers import (
-    LEGACY,
-    ORIGINAL_FIGURES,
-    LayersSpec,
-    export_layers,
-    layers_page,
-    plan_layers,
-    run_layers,
-)
+from neuronscope.studies import importance, layers
 from neuronscope.studies.study import Study
 
 STUDIES: dict[str, Study] = {
     "layers": Study(
         name="layers",
         question="What does every layer and unit respond to, how selectively, and how sure can one be?",
-        spec=LayersSpec,
-        run=run_layers,
-        plan=plan_layers,
-        page=layers_page,
-        export_original=export_layers,
-        original_figures=ORIGINAL_FIGURES,
-        legacy=LEGACY,
+        spec=layers.LayersSpec,
+        run=layers.run_layers,
+        plan=layers.plan_layers,
+        page=layers.layers_page,
+        export_original=layers.export_layers,
+        original_figures=layers.ORIGINAL_FIGURES,
+        legacy=layers.LEGACY,
+    ),
+    "importance": Study(
+        name="importance",
+        question="Which units carry a class, and what becomes of the network without them?",
+        spec=importance.ImportanceSpec,
+        run=importance.run_importance,
+        plan=importance.plan_importance,
+        page=importance.importance_page,
+        export_original=importance.export_importance,
+        original_figures=importance.ORIGINAL_FIGURES,
+        legacy=importance.LEGACY,
     ),
 }
 """Name -> study."""

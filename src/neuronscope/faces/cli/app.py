@@ -78,10 +78,12 @@ def _say_version(wanted: bool) -> bool:  # noqa: FBT001 Typer calls it with the 
 def root(
     *,
     version: Annotated[
-        bool, typer.Option("--version", help="Say the version and stop.", callback=_say_version, is_eager=True)
+        bool,
+        typer.Option("--version", help="Say the version and stop.", callback=_say_version, is_eager=True),
     ] = False,
     debug: Annotated[
-        bool, typer.Option("--debug", help="Show tracebacks of errors.", envvar="NEURONSCOPE_DEBUG")
+        bool,
+        typer.Option("--debug", help="Show tracebacks of errors.", envvar="NEURONSCOPE_DEBUG"),
     ] = False,
 ) -> None:
     """Options of all commands; what they say is read from the context."""
@@ -103,7 +105,7 @@ def _doctor_stands_for() -> None:
 
 
 @app.command(
-    epilog="Examples:\n\nneuronscope demo\n\nneuronscope demo --out /tmp/demo --seed 3",
+    epilog=console.examples("neuronscope demo", "neuronscope demo --out /tmp/demo --seed 3"),
 )
 def demo(
     *,
@@ -118,13 +120,17 @@ def demo(
 
 
 @app.command(
-    epilog="Examples:\n\nneuronscope report runs/layers\n\nneuronscope report runs/layers --export-original",
+    epilog=console.examples(
+        "neuronscope report runs/layers",
+        "neuronscope report runs/layers --export-original",
+    ),
 )
 def report(
     folder: Annotated[Path, typer.Argument(help="Folder that a run has written.")],
     *,
     export_original: Annotated[
-        bool, typer.Option("--export-original", help="Also write the files of the original program.")
+        bool,
+        typer.Option("--export-original", help="Also write the files of the original program."),
     ] = False,
 ) -> None:
     """Draw report, tables and figures of a saved result again."""
@@ -136,8 +142,9 @@ def report(
 
 
 @app.command(
-    epilog="Examples:\n\nneuronscope merge runs/part-1 runs/part-2 --out runs/whole\n\n"
-    "neuronscope merge runs/part-* --out runs/whole",
+    epilog=console.examples(
+        "neuronscope merge runs/part-1 runs/part-2 --out runs/whole", "neuronscope merge runs/part-* --out runs/whole"
+    ),
 )
 def merge(
     folders: Annotated[list[Path], typer.Argument(help="Output folders of the parts, each made with --shard I/N.")],

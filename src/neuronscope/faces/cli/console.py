@@ -8,21 +8,33 @@ from __future__ import annotations
 import errno
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import NoReturn, Protocol, runtime_checkable
+from dataclasses import dataclass
+from typing import Literal, NoReturn, Protocol, runtime_checkable
 
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    MofNCompleteColumn,
+    ProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
 from rich.progress import Progress as RichProgress
 from rich.table import Table as RichTable
 
-from neuronscope import NeuronscopeError
+from neuronscope import NeuronscopeError, duration, file_size
 
 FAILED = 2
 STOPPED = 130
+
+What = Literal["images", "bytes"]
 
 _WIDE = 120  # columns of output that goes to a file: there is no window to fit
 
@@ -73,6 +85,16 @@ def say(text: str = "", *, style: str = "") -> None:
 def warn(text: str) -> None:
     """A line that asks for attention and stops nothing."""
     err().print(f"warning: {text}", style="yellow", markup=False, soft_wrap=True)
+
+
+def examples(*lines: str) -> str:
+    r"""The end of a help text; Typer keeps lines apart that have an empty one between them.
+
+    Example:
+        >>> examples("neuronscope demo")
+        'Examples:\n\nneuronscope demo'
+    """
+    return "\n\n".join(["Examples:", *lines])
 
 
 def rows(title: str, columns: Sequence[str], lines: Sequence[Sequence[str]], *, right: Sequence[str] = ()) -> None:
@@ -145,11 +167,35 @@ class Silent:
         """Say nothing."""
 
 
-class Lines:
-    """One plain line when a sweep has ended."""
+@dataclass(frozen=True)
+class Counted:
+    """What is counted, and how it is shown.
 
-    def __init__(self) -> None:
+    Attributes:
+        amount: a number of them, in words.
+        columns: of a bar, between the bar and the time that remains.
+    """
+
+    amount: Callable[[int], str]
+    columns: Callable[[], Sequence[ProgressColumn]]
+
+
+def _images(count: int) -> str:
+    return f"{count:,} images"
+
+
+COUNTED: Mapping[What, Counted] = {
+    "images": Counted(_images, lambda: (MofNCompleteColumn(), TextColumn("images"), TimeElapsedColumn())),
+    "bytes": Counted(file_size, lambda: (DownloadColumn(), TransferSpeedColumn())),
+}
+
+
+class Lines:
+    """One plain line when a sweep or a file has ended."""
+
+    def __init__(self, what: What = "images") -> None:
         """Nothing has begun."""
+        self._amount = COUNTED[what].amount
         self._name, self._done, self._since = "", 0, 0.0
 
     def start(self, name: str, total: int) -> None:  # noqa: ARG002 part of the protocol
@@ -162,8 +208,7 @@ class Lines:
 
     def finish(self) -> None:
         """Say what was done."""
-        seconds = time.perf_counter() - self._since
-        self.tell(f"{self._name}: {self._done:,} images in {seconds:.1f} s")
+        self.tell(f"{self._name}: {self._amount(self._done)} in {duration(time.perf_counter() - self._since)}")
 
     def tell(self, text: str) -> None:
         """Say it."""
@@ -173,14 +218,15 @@ class Lines:
 class Bar:
     """A bar that moves, with the time that remains."""
 
-    def __init__(self) -> None:
+    def __init__(self, what: What = "images") -> None:
         """Nothing has begun."""
-        self._bar = _bar()
+        self._what = what
+        self._bar = _bar(what)
 
     def start(self, name: str, total: int) -> None:
-        """Show the bar."""
-        self._bar = _bar()
-        self._bar.add_task(escape(name), total=total)
+        """Show the bar; a total of 0 is one that is not known."""
+        self._bar = _bar(self._what)
+        self._bar.add_task(escape(name), total=total or None)
         self._bar.start()
 
     def advance(self, images: int) -> None:
@@ -197,21 +243,24 @@ class Bar:
         self._bar.console.print(text, markup=False, soft_wrap=True)
 
 
-def _bar() -> RichProgress:
+def _bar(what: What) -> RichProgress:
     return RichProgress(
         TextColumn("{task.description}"),
         BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("images"),
-        TimeElapsedColumn(),
+        *COUNTED[what].columns(),
         TextColumn("left"),
         TimeRemainingColumn(),
         console=err(),
     )
 
 
-def progress(*, quiet: bool) -> Progress:
-    """What suits where the messages go: a bar, plain lines, or nothing when `quiet`."""
+def progress(*, quiet: bool, what: What = "images") -> Progress:
+    """What suits where the messages go: a bar, plain lines, or nothing when `quiet`.
+
+    Args:
+        quiet: say nothing.
+        what: is counted.
+    """
     if quiet:
         return Silent()
-    return Bar() if err().is_terminal else Lines()
+    return Bar(what) if err().is_terminal else Lines(what)

@@ -14,8 +14,10 @@ app = typer.Typer(help="Look at images and put them in order.", no_args_is_help=
 
 @app.command(
     "sort-imagenet",
-    epilog="Examples:\n\nneuronscope data sort-imagenet path/to/val path/to/labels.csv --dry-run\n\n"
-    "neuronscope data sort-imagenet path/to/val",
+    epilog=console.examples(
+        "neuronscope data sort-imagenet path/to/val path/to/labels.csv --dry-run",
+        "neuronscope data sort-imagenet path/to/val",
+    ),
 )
 def sort(
     folder: Annotated[Path, typer.Argument(help="Folder of validation images, or with a sub-folder images/.")],
@@ -41,8 +43,11 @@ def sort(
 
 
 @app.command(
-    epilog="Examples:\n\nneuronscope data show digits\n\nneuronscope data show imagenet:path/to/val\n\n"
-    "neuronscope data show mnist:path/to/mnist --split train",
+    epilog=console.examples(
+        "neuronscope data show digits",
+        "neuronscope data show imagenet:path/to/val",
+        "neuronscope data show mnist:path/to/mnist --split train",
+    ),
 )
 def show(
     source: Annotated[str, typer.Argument(help="The images, as NAME:PATH.")],

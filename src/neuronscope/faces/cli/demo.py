@@ -6,9 +6,9 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from neuronscope import STUDIES, Stat, TrainSpec, __version__, load_data, load_model
+from neuronscope import STUDIES, Stat, TrainSpec, __version__, duration, load_data, load_model
 from neuronscope.faces.cli import console, recipes
-from neuronscope.faces.cli.run import Request, check_finite, duration, execute, make_run, make_spec, resolved, shown
+from neuronscope.faces.cli.run import Request, check_finite, execute, make_run, make_spec, resolved, shown
 from neuronscope.faces.cli.train import CHECKPOINT
 from neuronscope.faces.cli.train import execute as execute_training
 from neuronscope.faces.html import write_index

@@ -25,8 +25,10 @@ BROKEN = 1
 # The signs are ASCII, for terminals of any encoding; the word and the sign say what the colour says.
 _SIGNS = {"fine": (".", "green"), "note": ("i", "cyan"), "warning": ("!", "yellow"), "broken": ("x", "bold red")}
 
-_RUN_KEYS = ("out", "seed", "batch_size", "device", "dtype", "threads", "workers")
-_RUN = tuple(one for one in options.RUN if one.key in _RUN_KEYS)
+_RUN = (
+    Option("out", "Folder that results would go to: whether there is room.", type=Path, table="run", short="-o"),
+    *options.chosen(options.RUN, "seed", "batch_size", "device", "dtype", "threads", "workers"),
+)
 _OWN = (
     Option("layers", "Layers to study, by name, glob or kind.", many=True, default="activations", panel="Examination"),
     Option(
@@ -49,15 +51,17 @@ _OWN = (
 
 def make_app() -> typer.Typer:
     """The command."""
-    app = typer.Typer(rich_markup_mode="rich", add_completion=False)
-    app.command(
+    return options.make_app(
         "doctor",
+        run_doctor,
+        doctor_options(),
         help="Examine installation, machine, network and images for what makes runs fail or results wrong.",
-        epilog="Examples:\n\nneuronscope doctor\n\n"
-        "neuronscope doctor -m torchvision:resnet18 -w DEFAULT -d imagenet:PATH --layers 'layer4*'\n\n"
-        "neuronscope doctor -m file:runs/digits/model.pt -d digits --format json --fail-on warning",
-    )(options.with_options(run_doctor, doctor_options()))
-    return app
+        examples=(
+            "neuronscope doctor",
+            "neuronscope doctor -m torchvision:resnet18 -w DEFAULT -d imagenet:PATH --layers 'layer4*'",
+            "neuronscope doctor -m file:runs/digits/model.pt -d digits --format json --fail-on warning",
+        ),
+    )
 
 
 def doctor_options() -> tuple[Option, ...]:
@@ -105,7 +109,7 @@ def examined(flags: Mapping[str, Any]) -> Sequence[Finding]:
     run = make_run({key: flags[key] for key in flags if tables[key] == "run"}, progress=console.progress(quiet=True))
     images = make_data(data, seed=run.seed) if data else None
     try:
-        subject = make_subject(model)
+        subject = make_subject(model, progress=console.progress(quiet=False, what="bytes"))
     except WeightsError as error:
         if not _is_file(model):
             raise  # a name that cannot be; a file that is there, but bad, is what a doctor is asked about

@@ -20,9 +20,11 @@ FormatOption = Annotated[Format, typer.Option("--format", "-f", help="A table to
 
 
 @app.command(
-    epilog="Examples:\n\nneuronscope list layers torchvision:resnet18\n\n"
-    "neuronscope list layers builtin:viewer-cnn --layers conv --format csv\n\n"
-    "neuronscope list layers file:runs/train/model.pt --layers 'conv_layers.*'",
+    epilog=console.examples(
+        "neuronscope list layers torchvision:resnet18",
+        "neuronscope list layers builtin:viewer-cnn --layers conv --format csv",
+        "neuronscope list layers file:runs/train/model.pt --layers 'conv_layers.*'",
+    ),
 )
 def layers(
     model: Annotated[str, typer.Argument(help="The network, as PREFIX:NAME.")],
@@ -52,7 +54,7 @@ def layers(
     if input_shape is not None:
         shape = options.Option("input_shape", "", type=int, many=True)
         chosen["input_shape"] = options.read_values(shape, [input_shape])
-    subject = make_subject(chosen)
+    subject = make_subject(chosen, progress=console.progress(quiet=False, what="bytes"))
     wanted = [part for text in patterns or [] for part in options.split(text)]
     found = subject.select(*wanted) if wanted else subject.layers
     lines = [
@@ -74,7 +76,7 @@ def layers(
             console.say(f"not addressable: {name} {reason}")
 
 
-@app.command(epilog="Examples:\n\nneuronscope list models\n\nneuronscope list models --format json")
+@app.command(epilog=console.examples("neuronscope list models", "neuronscope list models --format json"))
 def models(*, format: FormatOption = "table") -> None:  # noqa: A002 named like its flag
     """Sources of networks, as `--model` takes them."""
     from neuronscope import MODEL_SOURCES
@@ -82,7 +84,7 @@ def models(*, format: FormatOption = "table") -> None:  # noqa: A002 named like 
     show(_described(MODEL_SOURCES, suffix=":..."), format=format)
 
 
-@app.command(epilog="Examples:\n\nneuronscope list data\n\nneuronscope list data --format json")
+@app.command(epilog=console.examples("neuronscope list data", "neuronscope list data --format json"))
 def data(*, format: FormatOption = "table") -> None:  # noqa: A002 named like its flag
     """Sources of images, as `--data` takes them."""
     from neuronscope import DATA_SOURCES
@@ -90,7 +92,7 @@ def data(*, format: FormatOption = "table") -> None:  # noqa: A002 named like it
     show(_described(DATA_SOURCES), format=format)
 
 
-@app.command(epilog="Examples:\n\nneuronscope list studies\n\nneuronscope list studies --format json")
+@app.command(epilog=console.examples("neuronscope list studies", "neuronscope list studies --format json"))
 def studies(*, format: FormatOption = "table") -> None:  # noqa: A002 named like its flag
     """Studies, with the named deviations that `--legacy` takes."""
     from neuronscope import STUDIES
@@ -104,7 +106,7 @@ def studies(*, format: FormatOption = "table") -> None:  # noqa: A002 named like
     show([*lines, *deviations], format=format)
 
 
-@app.command(epilog="Examples:\n\nneuronscope list executors\n\nneuronscope list executors --format json")
+@app.command(epilog=console.examples("neuronscope list executors", "neuronscope list executors --format json"))
 def executors(*, format: FormatOption = "table") -> None:  # noqa: A002 named like its flag
     """Who can work the shards of a sweep, as `--executor` takes them."""
     from neuronscope import EXECUTORS

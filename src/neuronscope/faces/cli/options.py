@@ -19,6 +19,7 @@ import typer
 from rich.markup import escape
 
 from neuronscope import InputError
+from neuronscope.faces.cli import console
 
 Table = Literal["model", "data", "study", "run", ""]
 """Table of a recipe; "" for what is only said at the command line."""
@@ -173,6 +174,17 @@ RUN = (
     ),
 )
 
+
+def chosen(table: Sequence[Option], *keys: str) -> tuple[Option, ...]:
+    """Some of the shared options, in the order of their table.
+
+    Example:
+        >>> [one.flag for one in chosen(RUN, "seed", "out")]
+        ['--out', '--seed']
+    """
+    return tuple(one for one in table if one.key in keys)
+
+
 SHARD = Option("shard", "Work one part of the images only, as in 2/8; `neuronscope merge` joins the parts.")
 FRESH = Option("fresh", "Start over: forget what an interrupted run in this folder has finished.", type=bool)
 
@@ -283,6 +295,31 @@ def with_options(function: Callable[[dict[str, Any]], None], options: Sequence[O
     command.__signature__ = signature(options)  # type: ignore[attr-defined]  # what inspect.signature looks for first
     command.__annotations__ = {}
     return command
+
+
+def make_app(
+    name: str,
+    function: Callable[[dict[str, Any]], None],
+    options: Sequence[Option],
+    *,
+    help: str,  # noqa: A002 named as in Typer
+    examples: Sequence[str],
+    alone: Literal["runs", "helps"] = "runs",
+) -> typer.Typer:
+    """A command of its own, made of options.
+
+    Args:
+        name: of the command.
+        function: takes the options that were given.
+        options: its flags.
+        help: what it is for.
+        examples: commands below the help.
+        alone: what it does without any flag.
+    """
+    app = typer.Typer(rich_markup_mode="rich", add_completion=False)
+    described = app.command(name, help=help, epilog=console.examples(*examples), no_args_is_help=alone == "helps")
+    described(with_options(function, options))
+    return app
 
 
 def read_values(option: Option, given: Any) -> Any:

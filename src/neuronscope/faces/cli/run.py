@@ -35,10 +35,12 @@ from neuronscope import (
     UnknownName,
     __version__,
     drop_checkpoints,
+    duration,
     gather,
     load_data,
     load_model,
     locked,
+    memory_size,
     nearest,
 )
 from neuronscope.faces.cli import console, options, recipes
@@ -139,15 +141,12 @@ def _with_choices(option: Option, study: Study) -> Option:
 
 
 def _examples(study: Study) -> str:
-    """Lines below the help; Typer keeps lines apart that have an empty one between them."""
+    """Commands below the help."""
     name = study.name
-    return "\n\n".join(
-        [
-            "Examples:",
-            f"neuronscope run {name} -m builtin:viewer-cnn -w random -d digits --out runs/{name}",
-            f"neuronscope run {name} -m torchvision:resnet18 -w DEFAULT -d imagenet:PATH --layers 'layer4*' --plan",
-            f"neuronscope run {name} --recipe runs/{name}/recipe.toml --seed 1 --out runs/{name}-1",
-        ]
+    return console.examples(
+        f"neuronscope run {name} -m builtin:viewer-cnn -w random -d digits --out runs/{name}",
+        f"neuronscope run {name} -m torchvision:resnet18 -w DEFAULT -d imagenet:PATH --layers 'layer4*' --plan",
+        f"neuronscope run {name} --recipe runs/{name}/recipe.toml --seed 1 --out runs/{name}-1",
     )
 
 
@@ -187,7 +186,7 @@ def _run_in(folder: Path, study: Study, spec: Any, settings: recipes.Settings, f
             checkpoint=checkpoint,
             portion=read_shard(flags.get("shard")),
         ),
-        subject=make_subject(settings["model"]),
+        subject=make_subject(settings["model"], progress=console.progress(quiet=quiet, what="bytes")),
         data=make_data(settings["data"], seed=settings["run"].get("seed", 0)),
         spec=spec,
         folder=folder,
@@ -197,14 +196,15 @@ def _run_in(folder: Path, study: Study, spec: Any, settings: recipes.Settings, f
     if not quiet:
         header(request)
     if plan_only or not quiet:
-        show_plan(study.plan(request.subject, request.data, spec, run=request.run))
+        plan = study.plan(request.subject, request.data, spec, run=request.run)
+        show_plan(plan, portion=request.run.portion)
     if plan_only:
         return
     recipes.write_recipe(folder / RECIPE, resolved(settings, request), title=_repeat(request))
     try:
         result, outputs = execute(request)
-    except PortionDone as done:
-        console.say(f"{done}. When all are done: neuronscope merge DIR... --out DIR, with the folders of all parts, as")
+    except PortionDone:
+        console.say(f"part {flags['shard']} is done. When all are: neuronscope merge FOLDER... --out FOLDER")
         console.say(str(folder.resolve()))
         return
     drop_checkpoints(checkpoint)
@@ -332,8 +332,12 @@ def make_executor(given: Mapping[str, Any], *, device: str) -> Executor:
     return EXECUTORS[name](**said, **{field: count for field, count in reserved.items() if field in taken[name]})
 
 
-def make_subject(given: Mapping[str, Any]) -> Subject:
+def make_subject(given: Mapping[str, Any], *, progress: console.Progress | None = None) -> Subject:
     """The network that was asked for.
+
+    Args:
+        given: the table [model].
+        progress: hears of the bytes of weights that are downloaded.
 
     Raises:
         InputError: none was named, or a size has the wrong number of sides.
@@ -350,7 +354,7 @@ def make_subject(given: Mapping[str, Any]) -> Subject:
     for key, counts in (("input_shape", (3,)), ("resize", (1, 2)), ("crop", (1, 2))):
         if key in chosen:
             chosen[key] = _sides(key, chosen[key], counts)
-    subject = load_model(given["model"], **chosen)
+    subject = load_model(given["model"], **chosen, progress=progress)
     if subject.not_loaded:
         console.warn(
             f"{len(subject.not_loaded)} tensors of {subject.name} are not in the weights and stay random, "
@@ -418,8 +422,8 @@ def header(request: Request) -> None:
     console.say(f"study    {request.study.name}: {request.study.question}")
 
 
-def show_plan(plan: Plan) -> None:
-    """Say what is about to be done."""
+def show_plan(plan: Plan, *, portion: tuple[int, int] | None = None) -> None:
+    """Say what is about to be done: by all parts together, where the run is one of them."""
     console.rows(
         "Plan",
         ("sweep", "images", "forward", "backward", "state", "working memory"),
@@ -429,15 +433,18 @@ def show_plan(plan: Plan) -> None:
                 f"{one.images:,}",
                 f"{one.forward:,}",
                 f"{one.backward:,}",
-                size(one.state),
-                size(one.working),
+                memory_size(one.state),
+                memory_size(one.working),
             )
             for one in plan.sweeps
         ],
         right=("images", "forward", "backward", "state", "working memory"),
     )
-    seconds = f", about {duration(plan.seconds)}" if plan.seconds is not None else ""
-    console.say(f"memory beside the program and the network: about {size(plan.memory)}{seconds}")
+    console.say(f"memory   about {memory_size(plan.memory)}, beside the program and the network")
+    if plan.seconds is not None:
+        console.say(f"time     about {duration(plan.seconds)}")
+    if portion is not None:
+        console.say(f"part     {portion[0]} of {portion[1]}: this run works its share of the sweeps above")
 
 
 def show_stats(page: Page) -> None:
@@ -512,31 +519,3 @@ def resolved(settings: recipes.Settings, request: Request) -> recipes.Settings:
 def _repeat(request: Request) -> str:
     path = request.folder / RECIPE
     return f"neuronscope {__version__}. Repeat with: neuronscope run {request.study.name} --recipe {path}"
-
-
-def size(count: float) -> str:
-    """Bytes for people.
-
-    Example:
-        >>> size(512), size(3 * 2**20)
-        ('512 B', '3.0 MiB')
-    """
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if count < 1024 or unit == "GiB":  # noqa: PLR2004 the step between units
-            break
-        count /= 1024
-    return f"{count:.0f} B" if unit == "B" else f"{count:,.1f} {unit}"
-
-
-def duration(seconds: float) -> str:
-    """A time for people.
-
-    Example:
-        >>> duration(4.25), duration(250), duration(8000)
-        ('4.2 s', '4 min 10 s', '2 h 13 min')
-    """
-    if seconds < 60:  # noqa: PLR2004 seconds in a minute
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes_left = divmod(minutes, 60)
-    return f"{hours} h {minutes_left} min" if hours else f"{minutes} min {rest} s"

@@ -13,10 +13,10 @@ from typing import Any
 import typer
 from PIL import Image
 
-from neuronscope import Data, InputError, Run, StorageError, Trained, TrainSpec, load_data, train
+from neuronscope import Data, InputError, Run, StorageError, Trained, TrainSpec, duration, load_data, train
 from neuronscope.faces.cli import console, options
 from neuronscope.faces.cli.options import Option
-from neuronscope.faces.cli.run import duration, make_run, make_spec
+from neuronscope.faces.cli.run import make_run, make_spec
 from neuronscope.faces.outputs import Outputs, draw_page, prepare_folder
 
 CHECKPOINT = "model.pt"
@@ -32,14 +32,7 @@ _DATA = (
     Option("test_data", "Images to test on, as NAME:PATH.", table="data", default="another part of --data"),
     Option("test_split", "Which part of those.", table="data", default="the part not trained on"),
     Option("limit", "At most so many images of each, all classes evenly.", type=int, table="data", default="all"),
-    Option(
-        "on_error",
-        "What becomes of an image that cannot be read.",
-        type=options.OnError,
-        table="data",
-        default="raise",
-    ),
-    Option("download", "Fetch missing files of a standard data set.", type=bool, table="data"),
+    *options.chosen(options.DATA, "on_error", "download"),
 )
 
 
@@ -60,23 +53,23 @@ class Training:
 
 def make_app() -> typer.Typer:
     """The command, with one flag for each field of `TrainSpec`."""
-    app = typer.Typer(rich_markup_mode="rich", add_completion=False)
-    app.command(
+    return options.make_app(
         "train",
+        run_train,
+        train_options(),
         help="Train a small network to study: checkpoint, curves, accuracy of each class, confusion.",
-        epilog="Examples:\n\nneuronscope train --data digits --out runs/digits\n\n"
-        "neuronscope train --data mnist:path/to/mnist --epochs 2 --seed 1\n\n"
-        "neuronscope train --data cifar10:path/to/cifar --model subnet-cifar10 --out runs/cifar10",
-        no_args_is_help=True,
-    )(options.with_options(run_train, train_options()))
-    return app
+        examples=(
+            "neuronscope train --data digits --out runs/digits",
+            "neuronscope train --data mnist:path/to/mnist --epochs 2 --seed 1",
+            "neuronscope train --data cifar10:path/to/cifar --model subnet-cifar10 --out runs/cifar10",
+        ),
+        alone="helps",
+    )
 
 
 def train_options() -> tuple[Option, ...]:
     """All options of the command."""
-    run = tuple(
-        option for option in options.RUN if option.key not in ("batch_size", "executor", "processes", "address")
-    )
+    run = options.chosen(options.RUN, "out", "seed", "device", "dtype", "threads", "workers")
     return (*_DATA, *options.spec_options(TrainSpec, panel="Training"), *run, options.QUIET)
 
 

@@ -1,7 +1,7 @@
 """Places for the parts of a chart, so that nothing is cut off and nothing overlaps: axes, colour bar, captions, title.
 
 The parts are few and known, so that measuring them once, at most twice, is enough; matplotlib's general solver takes
-longer than drawing the chart.
+longer than drawing the chart. A chart of a panel is laid out in the same way inside its cell, a part of the figure.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.axis import Axis
     from matplotlib.backend_bases import RendererBase
-    from matplotlib.figure import Figure
+    from matplotlib.figure import Figure, SubFigure
     from matplotlib.text import Text
     from matplotlib.transforms import Bbox
 
@@ -41,17 +41,34 @@ class _Reach:
     y_caption: float
 
 
-def arrange(figure: Figure, axes: Axes, title: Text, renderer: RendererBase) -> None:
-    """Set the places of everything in a figure with one chart, once and for all.
+@dataclass(frozen=True)
+class Margins:
+    """Between the edges of a figure, or of a cell of it, and the axes inside, in inches."""
+
+    left: float = 0.0
+    lower: float = 0.0
+    right: float = 0.0
+    upper: float = 0.0
+
+
+def arrange(
+    figure: Figure | SubFigure, axes: Axes, title: Text, renderer: RendererBase, *, least: Margins | None = None
+) -> Margins:
+    """Set the places of everything in a figure with one chart, or in a cell of a figure.
 
     Args:
         figure: holds `axes`, after them at most one colour bar, and at most one legend.
         axes: of the chart.
         title: of the axes.
         renderer: measures text.
+        least: margins that are kept even where less is needed, so that axes of several cells stand in line.
+
+    Returns:
+        the margins of the axes.
     """
+    least = least or Margins()
     bar = next((other for other in figure.axes if other is not axes), None)
-    width, height = (float(size) for size in figure.get_size_inches())
+    width, height = size_of(figure)
     title_box = _extent(title, figure, renderer)
     legend = sum(one.get_window_extent(renderer).height / figure.dpi + EDGE for one in figure.legends)
     inside: tuple[float, float, float, float] = (0.7, 0.6, width - 0.2, height - 0.5)
@@ -59,15 +76,16 @@ def arrange(figure: Figure, axes: Axes, title: Text, renderer: RendererBase) -> 
     for _ in range(2):
         ticks = _chosen(figure)
         own = _reach(axes, figure, renderer)
-        left = EDGE + own.y_caption + own.left
-        right = width - EDGE - own.right
-        lower = EDGE + legend + own.x_caption + own.below
+        left = max(EDGE + own.y_caption + own.left, least.left)
+        right = width - max(EDGE + own.right, least.right)
+        lower = max(EDGE + legend + own.x_caption + own.below, least.lower)
         above = max(own.above, TITLE_GAP) if title_box.width else own.above
         if bar is not None:
             beside = _reach(bar, figure, renderer)
-            right = width - EDGE - max(own.right, BAR_GAP + BAR_WIDTH + beside.right + beside.y_caption)
+            taken = EDGE + max(own.right, BAR_GAP + BAR_WIDTH + beside.right + beside.y_caption)
+            right = width - max(taken, least.right)
             above = max(above, beside.above)
-        upper = height - EDGE - title_box.height - above
+        upper = height - max(EDGE + title_box.height + above, least.upper)
         inside = (left, lower, max(right, left + SMALLEST), max(upper, lower + SMALLEST))
         _place(axes, inside, figure)
         if bar is not None:
@@ -87,9 +105,33 @@ def arrange(figure: Figure, axes: Axes, title: Text, renderer: RendererBase) -> 
         frame = bar.get_position()
         at = (frame.x1 * width + beside.right + CAPTION_GAP, (frame.y0 + frame.y1) / 2 * height)
         _caption(bar.yaxis, at, figure, renderer)
+    return Margins(inside[0], inside[1], width - inside[2], height - inside[3])
 
 
-def _chosen(figure: Figure) -> list[list[float]]:
+def arrange_bar(cell: SubFigure, bar: Axes, renderer: RendererBase, *, margins: Margins) -> None:
+    """Set the places of a colour bar for several charts, and of its caption.
+
+    Args:
+        cell: a part of a figure, for the bar alone.
+        bar: axes of the bar.
+        renderer: measures text.
+        margins: below, at least, and above the bar; it is no taller than a bar need be.
+    """
+    start = EDGE
+    upper = size_of(cell)[1] - margins.upper
+    tall = min(upper - margins.lower, TALLEST_BAR)
+    _place(bar, (start, upper - tall, start + BAR_WIDTH, upper), cell)
+    beside = _reach(bar, cell, renderer)
+    at = (start + BAR_WIDTH + beside.right + CAPTION_GAP, upper - tall / 2)
+    _caption(bar.yaxis, at, cell, renderer)
+
+
+def size_of(figure: Figure | SubFigure) -> tuple[float, float]:
+    """Width and height of a figure or of a cell of it, in inches."""
+    return float(figure.bbox.width / figure.dpi), float(figure.bbox.height / figure.dpi)
+
+
+def _chosen(figure: Figure | SubFigure) -> list[list[float]]:
     """Where the ticks of all axes are, in data."""
     return [axis.get_majorticklocs().tolist() for axes in figure.axes for axis in (axes.xaxis, axes.yaxis)]
 
@@ -99,14 +141,14 @@ def _named(axes: Axes) -> bool:
     return bool(axes.texts) and not axes.images
 
 
-def _place(axes: Axes, edges: tuple[float, float, float, float], figure: Figure) -> None:
+def _place(axes: Axes, edges: tuple[float, float, float, float], figure: Figure | SubFigure) -> None:
     """Axes within (left, lower, right, upper), in inches."""
-    width, height = figure.get_size_inches()
+    width, height = size_of(figure)
     left, lower, right, upper = edges
     axes.set_position((left / width, lower / height, (right - left) / width, (upper - lower) / height))
 
 
-def _reach(axes: Axes, figure: Figure, renderer: RendererBase) -> _Reach:
+def _reach(axes: Axes, figure: Figure | SubFigure, renderer: RendererBase) -> _Reach:
     """What stands around axes at their present place."""
     from matplotlib.transforms import Bbox
 
@@ -136,7 +178,7 @@ def _ticks(axis: Axis, renderer: RendererBase) -> Bbox | None:
     return box
 
 
-def _extent(text: Text, figure: Figure, renderer: RendererBase) -> Bbox:
+def _extent(text: Text, figure: Figure | SubFigure, renderer: RendererBase) -> Bbox:
     """Size of a text, in inches."""
     from matplotlib.transforms import Bbox
 
@@ -146,13 +188,15 @@ def _extent(text: Text, figure: Figure, renderer: RendererBase) -> Bbox:
     return Bbox.from_bounds(0, 0, box.width / figure.dpi, box.height / figure.dpi)
 
 
-def _caption(axis: Axis, at: tuple[float, float], figure: Figure, renderer: RendererBase) -> None:
+def _caption(axis: Axis, at: tuple[float, float], figure: Figure | SubFigure, renderer: RendererBase) -> None:
     """The caption of an axis at a place in inches, moved along the axis where it would leave the figure."""
     x, y = at
     box = _extent(axis.label, figure, renderer)
-    width, height = figure.get_size_inches()
+    width, height = size_of(figure)
     if axis is axis.axes.xaxis:
         x = max(min(x, width - EDGE - box.width / 2), EDGE + box.width / 2)
     else:
         y = max(min(y, height - EDGE - box.height / 2), EDGE + box.height / 2)
-    axis.set_label_coords(x, y, transform=figure.dpi_scale_trans)
+    corner = figure.bbox
+    at = (x + corner.x0 / figure.dpi, y + corner.y0 / figure.dpi)
+    axis.set_label_coords(*at, transform=figure.dpi_scale_trans)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import textwrap
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -14,7 +15,7 @@ import numpy as np
 
 from neuronscope import Axis, Chart
 from neuronscope.faces.figures.arrange import TITLE_GAP, arrange
-from neuronscope.faces.figures.marks import DRAWERS, finite
+from neuronscope.faces.figures.marks import DRAWERS, draw_bar, finite, lacks_cells, name_of
 from neuronscope.faces.figures.style import (
     CHARACTER,
     THEMES,
@@ -29,10 +30,9 @@ from neuronscope.faces.figures.style import (
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+    from matplotlib.figure import Figure, SubFigure
+    from matplotlib.text import Text
 
-BASE_SIZE = (5.4, 3.4)
-"""Width and height of an ordinary chart, in inches."""
 WIDEST, TALLEST = 13.0, 9.5
 """No chart is larger, in inches: with more rows or columns, ticks are thinned and cells become narrower."""
 MOST_TICKS = 40
@@ -40,8 +40,42 @@ TITLE_LINE = 0.19
 """Height of a line of the title, in inches."""
 RESOLUTION = 180
 """Dots per inch of PNG files, and of pictures inside drawings (dense scatter plots, colour bars)."""
+LEGEND_LINE = 0.2
+"""Height of a line of a legend, in inches."""
 TITLE_ID, GROUND_ID = "title", "ground"
 """Names of those parts in SVG, by which a page finds them: it has a caption and a colour of its own."""
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """From which the size of a chart follows, in inches.
+
+    Attributes:
+        base: width and height of an ordinary chart.
+        smallest_map: width and height of a heat map, at least.
+        cell: width and height of a cell of a heat map.
+        annotated: the same where numbers stand in the cells.
+        beside_map: what a heat map takes to its right: a colour bar with ticks and caption.
+    """
+
+    base: tuple[float, float] = (5.4, 3.4)
+    smallest_map: tuple[float, float] = (4.6, 2.6)
+    cell: tuple[float, float] = (0.24, 0.22)
+    annotated: tuple[float, float] = (0.5, 0.34)
+    beside_map: float = 1.7
+
+
+ALONE = Sizes()
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Size in inches, without title and legend, and how tick labels are laid out."""
+
+    size: tuple[float, float]
+    x_step: int
+    y_step: int
+    x_turn: float
 
 
 def draw_chart(chart: Chart, *, theme: ThemeName = "light") -> Figure:
@@ -61,15 +95,8 @@ def draw_chart(chart: Chart, *, theme: ThemeName = "light") -> Figure:
         return compose_chart(chart, THEMES[theme])
 
 
-def describe(chart: Chart) -> str:
-    """A chart in one sentence, for readers who cannot see it.
-
-    Example:
-        >>> from neuronscope import Series
-        >>> loss = Chart("loss", "Loss", "line", (Series("train", np.array([2.0, 1.0])),), Axis("epoch"), Axis("loss"))
-        >>> describe(loss)
-        'Line chart of loss against epoch; series: train; values from 1 to 2.'
-    """
+def describe_chart(chart: Chart) -> str:
+    """A chart in one sentence: see `describe`."""
     kinds = {"line": "Line chart", "bar": "Bar chart", "scatter": "Scatter plot", "histogram": "Histogram"}
     kinds |= {"heatmap": "Heat map", "box": "Box plot"}
     shown = chart.value if chart.kind == "heatmap" else chart.y
@@ -89,64 +116,86 @@ def compose_chart(chart: Chart, theme: Theme) -> Figure:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    layout = _plan(chart)
-    width, height = layout.size
-    figure = Figure((width, height + title_height(chart)), dpi=RESOLUTION)
+    layout = plan(chart)
+    figure = Figure(full_size(chart, layout), dpi=RESOLUTION)
     canvas = FigureCanvasAgg(figure)
     figure.patch.set_gid(GROUND_ID)
-    axes = figure.add_axes((0.1, 0.1, 0.8, 0.8))
-    heading = axes.set_title("\n".join(_title_lines(chart, width)), pad=0, va="bottom")
+    axes, heading = draw_in(figure, chart, layout, theme)
     heading.set_gid(TITLE_ID)
+    if chart.kind == "heatmap":
+        draw_bar(figure, axes, chart)
+    with fonts_may_lack_glyphs():
+        arrange(figure, axes, heading, canvas.get_renderer())  # type: ignore[no-untyped-call]
+    return figure
+
+
+def draw_in(figure: Figure | SubFigure, chart: Chart, layout: Layout, theme: Theme) -> tuple[Axes, Text]:
+    """A chart in an empty figure or cell, without a colour bar; its axes and their title have no place yet."""
+    axes = figure.add_axes((0.1, 0.1, 0.8, 0.8))
+    heading = axes.set_title("\n".join(title_lines(chart.title, layout.size[0])), pad=0, va="bottom")
     DRAWERS[chart.kind](axes, chart, theme)
     _dress(axes, chart, layout)
     if chart.kind != "heatmap":
         axes.grid(visible=True, axis="y" if chart.kind in ("bar", "histogram", "box") else "both")
         if not any(finite(np.asarray(series.y)).size for series in chart.series):
             axes.text(0.5, 0.5, "no values", transform=axes.transAxes, ha="center", va="center")
-        _explain(figure, axes)
-    with fonts_may_lack_glyphs():
-        arrange(figure, axes, heading, canvas.get_renderer())  # type: ignore[no-untyped-call]
-    return figure
+        explain(figure, axes, layout.size[0])
+    return axes, heading
 
 
-def title_height(chart: Chart) -> float:
-    """How much higher a figure is for its title, in inches."""
-    lines = _title_lines(chart, _plan(chart).size[0])
+def chart_title_height(chart: Chart) -> float:
+    """How much higher a figure is for the title of its chart, in inches."""
+    return title_height(chart.title, plan(chart).size[0])
+
+
+def title_height(title: str, width: float) -> float:
+    """Height of a title and the gap below it where the figure is `width` wide, in inches; 0 without a title."""
+    lines = title_lines(title, width)
     return round(TITLE_GAP + TITLE_LINE * len(lines), 3) if lines else 0.0
 
 
-def _title_lines(chart: Chart, width: float) -> list[str]:
-    return textwrap.wrap(clean(chart.title), int(width * 10.5))
+def title_lines(title: str, width: float) -> list[str]:
+    """A title in lines that fit a width in inches."""
+    return textwrap.wrap(clean(title), int(width * 10.5))
 
 
-@dataclass(frozen=True)
-class _Layout:
-    """Size in inches, and how tick labels are laid out."""
-
-    size: tuple[float, float]
-    x_step: int
-    y_step: int
-    x_turn: float
+def full_size(chart: Chart, layout: Layout) -> tuple[float, float]:
+    """Width and height of a chart with its title and legend, in inches."""
+    width, height = layout.size
+    gaps = LEGEND_LINE if lacks_cells(chart) else 0.0
+    return width, height + title_height(chart.title, width) + gaps + legend_height(chart, width)
 
 
-def _plan(chart: Chart) -> _Layout:
-    """Figure size, and every how many-th tick label is shown, so that none overlaps and none is clipped."""
+def legend_names(chart: Chart) -> list[str]:
+    """What is told apart in the legend of a chart: nothing where there is one series, or a map."""
+    several = chart.kind != "heatmap" and len(chart.series) > 1
+    return [name_of(series, i) for i, series in enumerate(chart.series)] if several else []
+
+
+def legend_height(chart: Chart, width: float) -> float:
+    """Height of the legend of a chart with several series below a figure of a width, in inches."""
+    names = legend_names(chart)
+    return LEGEND_LINE * _legend_lines(names, width)[1] if names else 0.0
+
+
+def plan(chart: Chart, sizes: Sizes = ALONE) -> Layout:
+    """Size, and every how many-th tick label is shown, so that none overlaps and none is clipped."""
     columns, rows = _counts(chart)
     x_names = [short(name) for name in chart.x.ticks or ()]
     y_names = [short(name) for name in chart.y.ticks or ()]
     longest_x = max((len(name) for name in x_names), default=4) * CHARACTER
     longest_y = max((len(name) for name in y_names), default=4) * CHARACTER
-    width, height = BASE_SIZE
+    width, height = sizes.base
     if chart.kind == "heatmap":
-        cell = 0.5 if chart.annotate else 0.24
-        width = min(max(longest_y + 1.7 + columns * cell, 4.6), WIDEST)
-        height = min(max(1.1 + rows * (0.34 if chart.annotate else 0.22), 2.6), TALLEST)
+        across, down = sizes.annotated if chart.annotate else sizes.cell
+        width = min(max(longest_y + sizes.beside_map + columns * across, sizes.smallest_map[0]), WIDEST)
+        height = min(max(1.1 + rows * down, sizes.smallest_map[1]), TALLEST)
     elif x_names:
         each = 0.2 if chart.kind in ("line", "scatter") else 0.16 + 0.08 * len(chart.series)
         width = min(max(longest_y + 1.1 + columns * each, width), WIDEST)
     if y_names and chart.kind != "heatmap":
         height = min(max(1.1 + 0.2 * len(y_names), height), TALLEST)
-    room = width - longest_y - (1.9 if chart.kind == "heatmap" else 1.1)
+    room = width - longest_y - (sizes.beside_map + 0.2 if chart.kind == "heatmap" else 1.1)
     flat = len(x_names) * (longest_x + 0.1) <= room
     x_step, y_step = 1, 1
     turn = 0.0
@@ -157,7 +206,7 @@ def _plan(chart: Chart) -> _Layout:
         height = min(height + longest_x * (0.75 if turn < 90 else 1.0), TALLEST + 1.0)  # noqa: PLR2004 an angle
     if y_names:
         y_step = max(1, math.ceil(len(y_names) / MOST_TICKS), math.ceil(len(y_names) * 0.155 / max(height - 1.0, 1.0)))
-    return _Layout((round(width, 2), round(height, 2)), x_step, y_step, turn)
+    return Layout((round(width, 2), round(height, 2)), x_step, y_step, turn)
 
 
 def _counts(chart: Chart) -> tuple[int, int]:
@@ -170,7 +219,7 @@ def _counts(chart: Chart) -> tuple[int, int]:
     return max(columns, 1), max(rows, 1)
 
 
-def _dress(axes: Axes, chart: Chart, layout: _Layout) -> None:
+def _dress(axes: Axes, chart: Chart, layout: Layout) -> None:
     """Captions, scales, limits and ticks."""
     axes.set_xlabel(clean(chart.x.caption))
     axes.set_ylabel(clean(chart.y.caption))
@@ -214,16 +263,18 @@ def _whole(axis: Axis) -> bool:
     return axis.label.lower() in ("epoch", "count", "rank", "layer", "unit", "units", "images") and not axis.unit
 
 
-def _explain(figure: Figure, axes: Axes) -> None:
-    """A legend outside the data, when there are several series."""
+def explain(figure: Figure | SubFigure, axes: Axes, width: float) -> None:
+    """A legend below the data in `axes` when there are several series: one needs no telling apart."""
     handles, labels = axes.get_legend_handles_labels()
-    if len(handles) < 2:  # noqa: PLR2004 one series needs no telling apart
-        return
-    width = sum(len(label) for label in labels) * CHARACTER + 0.62 * len(labels)
+    if len(handles) > 1:
+        columns, _ = _legend_lines(labels, width)
+        figure.legend(handles, labels, loc="lower left", ncols=columns, columnspacing=1.4)
+
+
+def _legend_lines(labels: Sequence[str], width: float) -> tuple[int, int]:
+    """Columns and lines of a legend below a chart of a width in inches."""
     columns = len(labels)
-    room = figure.get_figwidth() - 0.3
-    if width > room:
+    room = width - 0.3
+    if sum(len(label) for label in labels) * CHARACTER + 0.62 * len(labels) > room:
         columns = max(1, int(room / (max(len(label) for label in labels) * CHARACTER + 0.7)))
-    lines = math.ceil(len(labels) / columns)
-    figure.set_figheight(figure.get_figheight() + 0.2 * lines)
-    figure.legend(handles, labels, loc="lower left", ncols=columns, columnspacing=1.4)
+    return columns, math.ceil(len(labels) / columns)

@@ -1,4 +1,4 @@
-"""One drawing of a chart for all its uses: picture files, and the SVG inside a report.
+"""One drawing of a chart, panel or network for all its uses: picture files, and the SVG inside a report.
 
 Composing a chart and finding the places of its parts takes as long as writing it, and SVG for a file differs from SVG
 for a page by its title, ground and ink only. So each chart of a page is drawn once, and handed to whoever shows it.
@@ -13,33 +13,36 @@ from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from neuronscope import Chart, Page
-from neuronscope.faces.figures.charts import RESOLUTION, compose_chart
-from neuronscope.faces.figures.inline import inline_svg
-from neuronscope.faces.figures.style import THEMES, fonts_may_lack_glyphs, style
+from neuronscope import Chart, Network, Page, Panel
+from neuronscope.faces.figures.charts import RESOLUTION, chart_title_height, compose_chart, describe_chart
+from neuronscope.faces.figures.inline import Words, inline_svg
+from neuronscope.faces.figures.networks import compose_network, describe_network, network_title_height
+from neuronscope.faces.figures.panels import compose_panel, describe_panel, panel_title_height
+from neuronscope.faces.figures.style import THEMES, Theme, clean, fonts_may_lack_glyphs, style
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Format = Literal["png", "svg", "pdf"]
+Drawable = Chart | Panel | Network
 LIGHT = THEMES["light"]
 
 
 @dataclass(frozen=True, eq=False)
 class ChartDrawing:
-    """A chart that is drawn when it is first asked for, and then kept.
+    """A chart, panel or network that is drawn when it is first asked for, and then kept.
 
     Attributes:
         chart: what is drawn.
     """
 
-    chart: Chart
+    chart: Drawable
 
     @cached_property
     def figure(self) -> Figure:
         """The chart as a figure, everything in its place."""
         with style(LIGHT):
-            return compose_chart(self.chart, LIGHT)
+            return _compose(self.chart, LIGHT)
 
     @cached_property
     def svg(self) -> str:
@@ -55,7 +58,8 @@ class ChartDrawing:
 
     def inline(self, *, prefix: str) -> str:
         """The chart as an SVG element for a page: see `chart_svg`."""
-        return inline_svg(self.svg, self.chart, prefix=prefix, ink=LIGHT.ink)
+        words = Words(self.chart.title, describe(self.chart))
+        return inline_svg(self.svg, words, prefix=prefix, ink=LIGHT.ink, cut=_title_height(self.chart))
 
     def save(self, path: Path, *, kind: Format) -> Path:
         """Write one file; the same chart gives the same bytes.
@@ -86,8 +90,36 @@ Drawings = Mapping[str, ChartDrawing]
 """The drawings of a page, by the names of the charts."""
 
 
+def describe(chart: Drawable) -> str:
+    """A chart, panel or network in a sentence or a few, for readers who cannot see it.
+
+    Example:
+        >>> import numpy as np
+        >>> from neuronscope import Axis, Series
+        >>> loss = Chart("loss", "Loss", "line", (Series("train", np.array([2.0, 1.0])),), Axis("epoch"), Axis("loss"))
+        >>> describe(loss)
+        'Line chart of loss against epoch; series: train; values from 1 to 2.'
+    """
+    if isinstance(chart, Panel):
+        return clean(describe_panel(chart))
+    return clean(describe_network(chart)) if isinstance(chart, Network) else describe_chart(chart)
+
+
+def _compose(chart: Drawable, theme: Theme) -> Figure:
+    if isinstance(chart, Panel):
+        return compose_panel(chart, theme)
+    return compose_network(chart, theme) if isinstance(chart, Network) else compose_chart(chart, theme)
+
+
+def _title_height(chart: Drawable) -> float:
+    """Height of the title, in inches."""
+    if isinstance(chart, Panel):
+        return panel_title_height(chart)
+    return network_title_height(chart) if isinstance(chart, Network) else chart_title_height(chart)
+
+
 def draw_charts(page: Page) -> Drawings:
-    """The charts of a page, to be handed to `save_figures` and `write_report`, so that each is drawn once for both.
+    """The charts, panels and networks of a page, for `save_figures` and `write_report`: each is drawn once for both.
 
     Example:
         >>> import numpy as np
@@ -96,17 +128,17 @@ def draw_charts(page: Page) -> Drawings:
         >>> list(draw_charts(Page("Training", "", (loss,))))
         ['loss']
     """
-    return {block.name: ChartDrawing(block) for block in page.blocks if isinstance(block, Chart)}
+    return {block.name: ChartDrawing(block) for block in page.blocks if isinstance(block, Drawable)}
 
 
-def drawing_of(chart: Chart, drawings: Drawings | None) -> ChartDrawing:
+def drawing_of(chart: Drawable, drawings: Drawings | None) -> ChartDrawing:
     """The drawing of a chart among those made already, or else a new one."""
     made = (drawings or {}).get(chart.name)
     return made if made is not None and made.chart is chart else ChartDrawing(chart)
 
 
-def chart_svg(chart: Chart, *, prefix: str) -> str:
-    """A chart as an SVG element to be placed inside an HTML page (no title: the page gives the caption).
+def chart_svg(chart: Drawable, *, prefix: str) -> str:
+    """A chart, panel or network as an SVG element for an HTML page (without title: the page gives the caption).
 
     Text stays text and takes the font of the page; text and axes take its colour (`currentColor`); the ground is clear.
     There are no style attributes and no links, so a strict Content-Security-Policy can hold. The size is a `viewBox` in

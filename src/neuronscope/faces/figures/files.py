@@ -1,24 +1,24 @@
-"""The charts and galleries of a page as picture files, for papers and slides."""
+"""The charts, panels, networks and galleries of a page as picture files, for papers and slides."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
 
-from neuronscope import Chart, Gallery, Page, StorageError
-from neuronscope.faces.figures.drawing import Drawings, Format, drawing_of
+from neuronscope import Gallery, Page, StorageError
+from neuronscope.faces.figures.drawing import Drawable, Drawings, Format, drawing_of
 from neuronscope.faces.figures.galleries import save_gallery
 
 
 def save_figures(
     page: Page, folder: Path, *, formats: Sequence[Format] = ("png", "svg"), drawings: Drawings | None = None
 ) -> list[Path]:
-    """Each chart and gallery of a page as `folder/NAME.FORMAT`, in page order; galleries as PNG only.
+    """Each chart, panel, network and gallery of a page as `folder/NAME.FORMAT`, in page order; galleries as PNG only.
 
     Args:
         page: what to draw.
         folder: made when it does not exist.
-        formats: file formats of the charts.
+        formats: file formats of all but galleries.
         drawings: charts drawn already, by `draw_charts(page)`; the others are drawn here.
 
     Raises:
@@ -28,7 +28,7 @@ def save_figures(
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for block in page.blocks:
-            if isinstance(block, Chart):
+            if isinstance(block, Drawable):
                 drawing = drawing_of(block, drawings)
                 written += [drawing.save(folder / f"{block.name}.{kind}", kind=kind) for kind in formats]
             elif isinstance(block, Gallery):

@@ -3,23 +3,32 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from xml.etree import ElementTree as ET
 
-from neuronscope import Chart
-from neuronscope.faces.figures.charts import GROUND_ID, TITLE_ID, describe, title_height
+from neuronscope.faces.figures.charts import GROUND_ID, TITLE_ID
 from neuronscope.faces.figures.style import clean
 
 POINTS_PER_INCH = 72.0
 
 
-def inline_svg(svg: str, chart: Chart, *, prefix: str, ink: str) -> str:
+@dataclass(frozen=True)
+class Words:
+    """What stands for a drawing where it is not seen: its name, and what it shows in one sentence or a few."""
+
+    name: str
+    text: str
+
+
+def inline_svg(svg: str, words: Words, *, prefix: str, ink: str, cut: float) -> str:
     """The SVG file of a chart, made fit for a page: see `chart_svg`.
 
     Args:
-        svg: what matplotlib wrote for `chart`.
-        chart: gives name and description.
+        svg: what matplotlib wrote.
+        words: name and description.
         prefix: begins every id in the element.
         ink: the colour of text and axes, which becomes `currentColor`.
+        cut: height of the title, in inches, which is left out: it is the page's.
     """
     root = ET.fromstring(svg)  # noqa: S314 written by matplotlib a moment ago
     namespace, link = "{http://www.w3.org/2000/svg}", "{http://www.w3.org/1999/xlink}href"
@@ -42,7 +51,7 @@ def inline_svg(svg: str, chart: Chart, *, prefix: str, ink: str) -> str:
         if element.tag != "text":
             element.text = None
         element.tail = None
-    return _frame(root, chart, prefix=prefix)
+    return _frame(root, words, prefix=prefix, cut=cut * POINTS_PER_INCH)
 
 
 def _attribute(key: str, value: str, names: dict[str, str], ink: str) -> str:
@@ -72,12 +81,11 @@ def _properties(style: str) -> dict[str, str]:
     return found
 
 
-def _frame(root: ET.Element, chart: Chart, *, prefix: str) -> str:
+def _frame(root: ET.Element, words: Words, *, prefix: str, cut: float) -> str:
     """The outermost element: a picture with a name and a description, sized by its view box."""
     children = list(root)
     _, _, width, height = map(float, root.get("viewBox", "0 0 1 1").split())
     # The room of the title, at the top, is cut off.
-    cut = title_height(chart) * POINTS_PER_INCH
     if cut:
         children = [ET.Element("g", {"transform": f"translate(0 {-cut:.6g})"})]
         children[0][:] = list(root)
@@ -88,8 +96,8 @@ def _frame(root: ET.Element, chart: Chart, *, prefix: str) -> str:
     )
     root.set("stroke-linejoin", "round")
     name = ET.Element("title", {"id": f"{prefix}-title"})
-    name.text = clean(chart.title)
+    name.text = clean(words.name)
     text = ET.Element("desc", {"id": f"{prefix}-text"})
-    text.text = describe(chart)
+    text.text = clean(words.text)
     root[:] = [name, text, *children]
     return ET.tostring(root, encoding="unicode")

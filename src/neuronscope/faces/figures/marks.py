@@ -6,18 +6,19 @@ Series differ by marker, dash or hatch as well as by colour; values that are not
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, cast
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Bool, Float
 
 from neuronscope import Chart, Series
+from neuronscope.faces.figures.arrange import size_of
 from neuronscope.faces.figures.style import COLOURS, DASHES, HATCHES, MARKERS, MINUS, Theme, clean, pick, power, short
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+    from matplotlib.figure import Figure, SubFigure
 
 POINTS_PER_INCH = 72.0
 FEW_POINTS = 25
@@ -29,6 +30,8 @@ MANY_POINTS = 2000
 MOST_SIGNS = 900
 """Diverging maps up to this many cells show the sign in each cell, so that they are readable in grey."""
 MOST_ANNOTATED = 1600
+LARGEST_NUMBER = 8.5
+"""Size of the numbers in the cells of a map, in points, where there is room."""
 
 
 def _draw_lines(axes: Axes, chart: Chart, theme: Theme) -> None:
@@ -36,7 +39,7 @@ def _draw_lines(axes: Axes, chart: Chart, theme: Theme) -> None:
     for i, series in enumerate(chart.series):
         x, y = _positions(series), _numbers(series.y)
         look = {"color": pick(COLOURS, i), "linestyle": pick(DASHES, i), "marker": pick(MARKERS, i)}
-        axes.plot(x, y, label=_name(series, i), markevery=1 if len(y) <= FEW_POINTS else 0.06, **look)
+        axes.plot(x, y, label=name_of(series, i), markevery=1 if len(y) <= FEW_POINTS else 0.06, **look)
         if _has_interval(series):
             low, high = _interval(series)
             axes.fill_between(x, low, high, color=pick(COLOURS, i), alpha=0.17, linewidth=0)
@@ -52,7 +55,7 @@ def _draw_bars(axes: Axes, chart: Chart, theme: Theme) -> None:
         x = _positions(series) + (i - (count - 1) / 2) * width
         y = _numbers(series.y)
         look = _fill(i)
-        axes.bar(x, y, width=width * (0.94 if count > 1 else 1.0), label=_name(series, i), **look)
+        axes.bar(x, y, width=width * (0.94 if count > 1 else 1.0), label=name_of(series, i), **look)
         top = y
         if _has_interval(series):
             low, high = _interval(series)
@@ -86,7 +89,7 @@ def _draw_points(axes: Axes, chart: Chart, theme: Theme) -> None:
             y,
             s=size,
             alpha=0.8,
-            label=_name(series, i),
+            label=name_of(series, i),
             rasterized=total > MANY_POINTS,
             edgecolors=colour,
             facecolors="none" if i % 2 else colour,
@@ -103,7 +106,7 @@ def _draw_histogram(axes: Axes, chart: Chart, theme: Theme) -> None:
         edges = _numbers(series.x) if series.x is not None else np.arange(len(heights) + 1.0)
         colour = pick(COLOURS, i)
         axes.stairs(heights, edges, fill=True, color=colour, alpha=0.55 if len(chart.series) == 1 else 0.22)
-        axes.stairs(heights, edges, color=colour, linestyle=pick(DASHES, i), linewidth=1.6, label=_name(series, i))
+        axes.stairs(heights, edges, color=colour, linestyle=pick(DASHES, i), linewidth=1.6, label=name_of(series, i))
 
 
 def _draw_boxes(axes: Axes, chart: Chart, theme: Theme) -> None:
@@ -132,7 +135,7 @@ def _draw_boxes(axes: Axes, chart: Chart, theme: Theme) -> None:
             capprops=line,
         )
         if count > 1:
-            axes.fill_between([], [], [], label=_name(series, i), alpha=0.6, **look)
+            axes.fill_between([], [], [], label=name_of(series, i), alpha=0.6, **look)
     if ends:
         axes.set_xlim(min(ends) - 0.6, max(ends) + 0.6)
 
@@ -143,7 +146,7 @@ def _draw_map(axes: Axes, chart: Chart, theme: Theme) -> None:
     from matplotlib.patches import Patch, Rectangle
 
     cells = _numbers(chart.series[0].y)
-    shown = np.isfinite(cells) & (cells > 0) if chart.value.log else np.isfinite(cells)
+    shown = _shown(cells, chart)
     low, high = _range(cells[shown], chart)
     norm = LogNorm(low, high) if chart.value.log else Normalize(low, high)
     colours = mpl.colormaps["RdBu_r" if chart.diverging else "viridis"]
@@ -157,18 +160,9 @@ def _draw_map(axes: Axes, chart: Chart, theme: Theme) -> None:
             "linewidth": 0,
         }
         axes.add_patch(Rectangle((0, 0), 1, 1, hatch="//////", zorder=-1, **ground))
-    image = axes.imshow(
+    axes.imshow(
         np.ma.masked_array(cells, ~shown), norm=norm, cmap=colours, aspect="auto", interpolation="none", origin="upper"
     )
-    figure = cast("Figure", axes.figure)
-    bar = figure.colorbar(image, cax=figure.add_axes((0.9, 0.1, 0.02, 0.8)))
-    bar.set_label(clean(chart.value.caption))
-    bar.outline.set_visible(False)
-    if chart.diverging:
-        bar.ax.yaxis.set_major_formatter(lambda value, _: f"{value:+.3g}".replace("-", MINUS) if value else "0")
-    elif chart.value.log:
-        bar.ax.yaxis.set_major_formatter(lambda value, _: power(value))
-        bar.ax.yaxis.set_minor_formatter(lambda _value, _: "")
     ink = _readable(colours(norm(np.where(shown, cells, low))))
     if chart.annotate and cells.size <= MOST_ANNOTATED:
         _annotate(axes, chart, cells, shown, ink)
@@ -190,9 +184,44 @@ def _draw_map(axes: Axes, chart: Chart, theme: Theme) -> None:
                 )
     if not shown.all():
         hatched = Patch(facecolor="none", edgecolor=_mixed(theme.ink), hatch="//////", label="hatched: no value")
-        figure.legend(handles=[hatched], loc="lower left")
-        figure.set_figheight(figure.get_figheight() + 0.2)
+        _figure(axes).legend(handles=[hatched], loc="lower left")
     axes.set(xlim=(-0.5, cells.shape[1] - 0.5), ylim=(cells.shape[0] - 0.5, -0.5))
+
+
+def draw_bar(figure: Figure | SubFigure, axes: Axes, chart: Chart) -> Axes:
+    """The colour bar of a heat map drawn in `axes`, in axes of its own in `figure`; their place is set later."""
+    bar = figure.colorbar(axes.images[0], cax=figure.add_axes((0.9, 0.1, 0.02, 0.8)))
+    bar.set_label(clean(chart.value.caption))
+    bar.outline.set_visible(False)
+    if chart.diverging:
+        bar.ax.yaxis.set_major_formatter(lambda value, _: f"{value:+.3g}".replace("-", MINUS) if value else "0")
+    elif chart.value.log:
+        bar.ax.yaxis.set_major_formatter(lambda value, _: power(value))
+        bar.ax.yaxis.set_minor_formatter(lambda _value, _: "")
+    return bar.ax
+
+
+def lacks_cells(chart: Chart) -> bool:
+    """Whether a heat map has cells without a value, which are hatched and explained in a legend."""
+    return chart.kind == "heatmap" and not _shown(_numbers(chart.series[0].y), chart).all()
+
+
+def common_range(charts: Sequence[Chart]) -> tuple[float, float]:
+    """Ends of one colour scale for several heat maps with the same value axis."""
+    cells = [_numbers(chart.series[0].y) for chart in charts]
+    shown = [one[_shown(one, chart)] for one, chart in zip(cells, charts, strict=True)]
+    return _range(np.concatenate(shown), charts[0])
+
+
+def longest_number(chart: Chart) -> int:
+    """Characters of the longest number in the cells of an annotated heat map, 0 where none are written."""
+    cells = _numbers(chart.series[0].y)
+    return max(map(len, _cell_texts(chart, cells, _shown(cells, chart)).values()), default=0)
+
+
+def _shown(cells: Float[np.ndarray, "r c"], chart: Chart) -> Bool[np.ndarray, "r c"]:
+    """Which cells of a heat map have a colour."""
+    return np.asarray(np.isfinite(cells) & (cells > 0) if chart.value.log else np.isfinite(cells))
 
 
 DRAWERS: dict[str, Callable[[Axes, Chart, Theme], None]] = {
@@ -223,21 +252,29 @@ def _range(values: Float[np.ndarray, " n"], chart: Chart) -> tuple[float, float]
 def _annotate(axes: Axes, chart: Chart, cells: Float[np.ndarray, "r c"], shown: Bool[np.ndarray, "r c"],
               ink: Bool[np.ndarray, "r c"]) -> None:  # fmt: skip
     """The number in each cell, black on light cells and white on dark ones."""
-    values = cells[shown]
-    if not values.size:
+    texts = _cell_texts(chart, cells, shown)
+    if not texts:
         return
-    largest = float(np.abs(values).max())
-    digits = 0 if (values == np.rint(values)).all() or largest >= 100 else 1 if largest >= 10 else 2  # noqa: PLR2004
-    texts = {
-        place: f"{cells[place]:{'+' if chart.diverging else ''}.{digits}f}"
-        for place in zip(*np.nonzero(shown), strict=True)
-    }
-    figure = cast("Figure", axes.figure)
-    room = min((figure.get_figwidth() - 2.0) / cells.shape[1], 0.62) * POINTS_PER_INCH
-    size = min(8.5, room / (0.68 * max(len(text) for text in texts.values())))
+    room = min((size_of(_figure(axes))[0] - 2.0) / cells.shape[1], 0.62) * POINTS_PER_INCH
+    size = min(LARGEST_NUMBER, room / (0.68 * max(len(text) for text in texts.values())))
     for (row, column), text in texts.items():
         colour = "#000000" if ink[row, column] else "#ffffff"
-        axes.text(column, row, text.replace("-", MINUS), ha="center", va="center", fontsize=size, color=colour)
+        axes.text(column, row, text, ha="center", va="center", fontsize=size, color=colour)
+
+
+def _cell_texts(
+    chart: Chart, cells: Float[np.ndarray, "r c"], shown: Bool[np.ndarray, "r c"]
+) -> dict[tuple[int, int], str]:
+    """Row and column -> the number written there: with a sign on diverging scales, with as many decimals as needed."""
+    values = cells[shown]
+    if not values.size or not chart.annotate or cells.size > MOST_ANNOTATED:
+        return {}
+    largest = float(np.abs(values).max())
+    digits = 0 if (values == np.rint(values)).all() or largest >= 100 else 1 if largest >= 10 else 2  # noqa: PLR2004
+    return {
+        (int(row), int(column)): f"{cells[row, column]:{'+' if chart.diverging else ''}.{digits}f}".replace("-", MINUS)
+        for row, column in zip(*np.nonzero(shown), strict=True)
+    }
 
 
 def _readable(cells: Float[np.ndarray, "r c 4"]) -> Bool[np.ndarray, "r c"]:
@@ -268,11 +305,17 @@ def _fill(i: int) -> dict[str, Any]:
     return {"facecolor": pick(COLOURS, i), "hatch": pick(HATCHES, i), "edgecolor": "#ffffff", "linewidth": 0}
 
 
+def _figure(axes: Axes) -> Figure | SubFigure:
+    """The figure that axes are in, or the cell of it: not all of a panel's figure."""
+    return axes.figure
+
+
 def _mixed(ink: str) -> tuple[str, float]:
     return (ink, 0.35)
 
 
-def _name(series: Series, i: int) -> str:
+def name_of(series: Series, i: int) -> str:
+    """What a legend calls the i-th series."""
     return clean(series.name) or f"series {i + 1}"
 
 

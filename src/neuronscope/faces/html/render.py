@@ -28,8 +28,9 @@ import numpy as np
 import pandas as pd
 from jaxtyping import UInt8
 
-from neuronscope import Chart, Gallery, Page, Picture, Section, Stat, StorageError, Strip, Table, Text
-from neuronscope.faces.figures.drawing import Drawings, drawing_of
+from neuronscope import Chart, Gallery, Network, Page, Panel, Picture, Section, Stat, StorageError, Strip, Table, Text
+from neuronscope.faces.figures.drawing import Drawable, Drawings, drawing_of
+from neuronscope.faces.figures.networks import numbers_of_links
 from neuronscope.faces.figures.style import MINUS, UNPRINTABLE
 from neuronscope.faces.tables import with_index
 
@@ -50,9 +51,12 @@ PNG_SIDE = 40
 """Colour pictures with a longer side become JPEG: a tenth of the size at no visible loss."""
 JPEG_QUALITY = 88
 SMALL_CHART = 240
-"""Charts with no more values than this carry them as a table, for readers who cannot see the drawing."""
+"""Charts with no more values, and networks with no more links, carry them as a table, for readers who cannot see the
+drawing."""
 CHART_SCALE = 1.32
 """CSS pixels per point of a chart at its natural size."""
+LEAST_SCALE = 1.05
+"""CSS pixels per point of a panel or network at least: on a narrow page it scrolls, since its text is small."""
 NARROW_CHART = 450
 """Charts at most this wide, in points, stand two in a row where there is room."""
 
@@ -81,6 +85,8 @@ def render_page(
     parts = _parts(page, drawings)
     widths = sorted({block.width for part in parts for block in part.blocks if isinstance(block, _ChartView)})
     style = _asset("style.css") + "".join(f".mw-{width}{{max-width:{width}px}}" for width in widths)
+    leasts = sorted({block.least for part in parts for block in part.blocks if isinstance(block, _ChartView)} - {0})
+    style += "".join(f".drawing>.lw-{least}{{min-width:{least}px}}" for least in leasts)
     return _finish("report.html.j2", style, page=page, parts=parts, meta=dict(meta or {}), links=_safe(links))
 
 
@@ -243,17 +249,26 @@ class _TextView:
 
 @dataclass(frozen=True)
 class _ChartView:
-    """A chart as SVG, its natural width in CSS pixels, and its numbers when they are few."""
+    """A chart, panel or network as SVG, its natural width in CSS pixels, and its numbers when they are few."""
 
     anchor: str
     title: str
     text: str
     svg: Any
     width: int
+    least: int
     narrow: bool
+    numbers: list[_Numbers]
+    kind: str = "chart"
+
+
+@dataclass(frozen=True)
+class _Numbers:
+    """Values of a chart as a table, with the title of the chart where there are several."""
+
+    title: str
     columns: list[str]
     rows: list[list[str]]
-    kind: str = "chart"
 
 
 @dataclass(frozen=True)
@@ -348,7 +363,7 @@ def _parts(page: Page, drawings: Drawings | None) -> list[_Part]:
             parts[-1].add(_stat(block))
         elif isinstance(block, Text):
             parts[-1].add(_TextView(block.text, block.tone))
-        elif isinstance(block, Chart):
+        elif isinstance(block, Drawable):
             parts[-1].add(_chart(block, i, _anchor(block.name, taken), drawings))
         elif isinstance(block, Table):
             parts[-1].add(_table(block, _anchor(block.name, taken)))
@@ -380,19 +395,34 @@ def _stat(stat: Stat) -> _StatView:
     return _StatView(stat.label, value, stat.unit, interval, stat.note)
 
 
-def _chart(chart: Chart, number: int, anchor: str, drawings: Drawings | None) -> _ChartView:
+def _chart(chart: Drawable, number: int, anchor: str, drawings: Drawings | None) -> _ChartView:
     from markupsafe import Markup
 
     svg = drawing_of(chart, drawings).inline(prefix=f"c{number}")
     points = float(svg.split('viewBox="0 0 ', 1)[1].split(" ", 1)[0])
-    columns, rows = _numbers_of(chart)
     # The drawing's element is built from a parsed tree, so all text in it is escaped already.
     drawn = Markup(svg)  # noqa: S704
     width = 20 * round(points * CHART_SCALE / 20)
-    return _ChartView(anchor, chart.title, chart.text, drawn, width, points <= NARROW_CHART, columns, rows)
+    least = 0 if isinstance(chart, Chart) else 20 * round(points * LEAST_SCALE / 20)
+    narrow = points <= NARROW_CHART
+    return _ChartView(anchor, chart.title, chart.text, drawn, width, least, narrow, _numbers_of(chart))
 
 
-def _numbers_of(chart: Chart) -> tuple[list[str], list[list[str]]]:
+def _numbers_of(chart: Drawable) -> list[_Numbers]:
+    """The values of a chart, of each chart of a panel, or the links of a network, where they are few."""
+    if isinstance(chart, Network):
+        links = numbers_of_links(chart)
+        heads = ["from", "node", "to", "node", chart.weight.caption]
+        rows = [[*names, _number(weight)] for *names, weight in links]
+        return [_Numbers("", heads, rows)] if 0 < len(rows) <= SMALL_CHART else []
+    if isinstance(chart, Panel):
+        found = [_Numbers(one.title, *_table_of(one)) for one in chart.charts]
+    else:
+        found = [_Numbers("", *_table_of(chart))]
+    return [numbers for numbers in found if numbers.rows]
+
+
+def _table_of(chart: Chart) -> tuple[list[str], list[list[str]]]:
     """The values of a small chart as a table, or nothing."""
     values = [np.asarray(series.y, dtype=float) for series in chart.series]
     if not values or sum(value.size for value in values) > SMALL_CHART:

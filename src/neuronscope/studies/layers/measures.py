@@ -1,22 +1,29 @@
 """What is said of every unit: arithmetic on a sweep's answers, a block of layers at a time.
 
-A variable whose name ends in `_p` is a p-value; when all blocks are joined it becomes the q-value of that name over all
-units (`studies.layers.study`), so that the correction does not depend on how the layers were split.
+What needs more than a block is finished when all blocks are joined (`studies.layers.study`), so that nothing depends on
+how layers were grouped or split: a variable whose name ends in `_p` is a p-value and becomes the q-value of that name
+over all units, one named in `SHARES` becomes a share of its layer's total, and `LayerSums` of a layer's parts add up.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float
 
 from neuronscope.maths import ranks, resampling, selectivity
 from neuronscope.maths.streams import MomentsAnswer
 from neuronscope.studies.layers.setting import Setting
+from neuronscope.units import LayerInfo
 
 NEAR_DEAD = 0.01
 """A unit active in fewer than this fraction of the images is near-dead."""
+
+SHARES = ("contribution", "contribution_low", "contribution_high")
+"""Variables that are divided by their layer's total of the first of them when all blocks are joined."""
 
 LEVELS = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
 """Quantile levels of the activation distributions."""
@@ -223,53 +230,114 @@ def extreme_variables(found: dict[str, Any]) -> dict[str, Variable]:
 
 
 def importance_variables(setting: Setting, found: dict[str, Any]) -> dict[str, Variable]:
-    """Gradient times activation: signed mean with interval, and each unit's share of its layer."""
+    """Gradient times activation: signed mean with interval, and the mean size whose share of the layer is wanted."""
     signed, size, by_class = found["all"], found["size"], found["by_class"]
     low, high = _interval(signed, level=setting.spec.level)
     size_low, size_high = _interval(size, level=setting.spec.level)
-    whole = np.full_like(size.mean, np.nan)
-    for place in setting.by_layer.values():
-        total = np.nansum(size.mean[place])
-        whole[place] = total if total > 0 else np.nan
     return {
         "attribution": (("unit",), signed.mean, "mean gradient x activation of the explained logit", "logit"),
         "attribution_low": (("unit",), low, "mean gradient x activation, lower limit", "logit"),
         "attribution_high": (("unit",), high, "mean gradient x activation, upper limit", "logit"),
         "contribution": (
             ("unit",),
-            size.mean / whole,
+            size.mean,
             "share of the layer's absolute gradient x activation",
             "fraction",
         ),
-        "contribution_low": (("unit",), size_low / whole, "the share, lower limit for the layer's total", "fraction"),
-        "contribution_high": (("unit",), size_high / whole, "the share, upper limit for the layer's total", "fraction"),
+        "contribution_low": (("unit",), size_low, "the share, lower limit for the layer's total", "fraction"),
+        "contribution_high": (("unit",), size_high, "the share, upper limit for the layer's total", "fraction"),
         "class_attribution": (("unit", "class"), by_class.mean.T, "mean gradient x activation by class", "logit"),
     }
 
 
-def layer_rows(setting: Setting, scores: np.ndarray, labels: np.ndarray) -> list[dict[str, Any]]:
-    """One row per layer: responses by class with intervals, and population sparseness."""
+def shares(values: np.ndarray, sizes: np.ndarray, places: Iterable[slice]) -> np.ndarray:
+    """Each unit's share of the total size of its layer; nan in layers whose total is 0."""
+    whole = np.full_like(sizes, np.nan)
+    for place in places:
+        total = np.nansum(sizes[place])
+        whole[place] = total if total > 0 else np.nan
+    return np.asarray(values / whole)
+
+
+@dataclass(frozen=True)
+class LayerSums:
+    """What the units of a layer do together in each image; the sums of its parts add up to those of the layer.
+
+    Attributes:
+        total, squares: sum of the units' scores and of their squares, for each image.
+        usable: no score is negative or NaN, as population sparseness needs it.
+    """
+
+    total: Float[np.ndarray, "n"]
+    squares: Float[np.ndarray, "n"]
+    usable: bool
+
+    @classmethod
+    def of(cls, scores: Float[np.ndarray, "n u"]) -> LayerSums:
+        """The sums of some units."""
+        with np.errstate(invalid="ignore", over="ignore"):  # broken units: what comes of them is nan
+            return cls(scores.sum(axis=1), (scores**2).sum(axis=1), bool((scores >= 0).all()))
+
+    def __add__(self, other: LayerSums) -> LayerSums:
+        """The sums of both sets of units."""
+        with np.errstate(invalid="ignore"):
+            return LayerSums(
+                self.total + other.total, self.squares + other.squares, usable=self.usable and other.usable
+            )
+
+    def population_sparseness(self, *, units: int) -> float:
+        """Mean over images of `(1 - a) / (1 - 1/u)`, `a = (mean of z)**2 / (mean of z**2)` over the `u` units.
+
+        Equal to the mean of `selectivity.population_sparseness`, which sees all units at once.
+
+        Returns:
+            nan for one unit, where a score is negative or NaN, and where no unit responds to any image.
+        """
+        if not self.usable or units < 2:  # noqa: PLR2004 sparseness compares at least two
+            return float("nan")
+        with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
+            equality = self.total**2 / self.squares / units
+            sparse = np.clip((1 - equality) / (1 - 1 / units), 0.0, 1.0)
+        finite = sparse[np.isfinite(sparse)]
+        return float(finite.mean()) if finite.size else float("nan")
+
+
+def layer_rows(
+    setting: Setting, scores: np.ndarray, labels: np.ndarray, *, before: LayerSums | None
+) -> tuple[list[dict[str, Any]], LayerSums | None]:
+    """One row for each layer that ends here, and the sums of one that goes on in the next block.
+
+    Args:
+        setting: the block.
+        scores: (n, units of the block).
+        labels: class of each image.
+        before: sums of the earlier parts of the block's first layer; None where there are none.
+    """
     rows = []
     for layer in setting.layers:
-        own = scores[:, setting.by_layer[layer.name]]
-        moments = selectivity.class_moments(own.mean(axis=1, keepdims=True), labels, classes=setting.classes)
-        mean = moments.means[0]
-        low, high = resampling.mean_interval(mean, moments.variances[0], moments.counts, level=setting.spec.level)
-        sparse = selectivity.population_sparseness(own) if (own >= 0).all() else np.full(len(own), np.nan)
-        finite = sparse[np.isfinite(sparse)]
-        rows.append(
-            {
-                "layer_name": layer.name,
-                "kind": layer.kind,
-                "shape": "x".join(map(str, layer.shape)),
-                "units": layer.units,
-                "response": mean,
-                "response_low": low,
-                "response_high": high,
-                "population_sparseness": float(finite.mean()) if finite.size else np.nan,
-            }
-        )
-    return rows
+        own = LayerSums.of(scores[:, setting.by_layer[layer.name]])
+        sums = own if before is None else before + own
+        before = None if layer.is_last else sums
+        if layer.is_last:
+            rows.append(_layer_row(setting, setting.subject.layer(layer.name), sums, labels))
+    return rows, before
+
+
+def _layer_row(setting: Setting, layer: LayerInfo, sums: LayerSums, labels: np.ndarray) -> dict[str, Any]:
+    """Responses by class with intervals, and population sparseness."""
+    moments = selectivity.class_moments(sums.total[:, None] / layer.units, labels, classes=setting.classes)
+    mean = moments.means[0]
+    low, high = resampling.mean_interval(mean, moments.variances[0], moments.counts, level=setting.spec.level)
+    return {
+        "layer_name": layer.name,
+        "kind": layer.kind,
+        "shape": "x".join(map(str, layer.shape)),
+        "units": layer.units,
+        "response": mean,
+        "response_low": low,
+        "response_high": high,
+        "population_sparseness": sums.population_sparseness(units=layer.units),
+    }
 
 
 def _interval(moments: MomentsAnswer, *, level: float) -> tuple[np.ndarray, np.ndarray]:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import torch
 import xarray as xr
 from torch import nn
 
+from neuronscope.data.dataset import Data
 from neuronscope.maths.streams import DecisionsAnswer
 from neuronscope.studies.layers.setting import MOST_EXAMPLES, Setting, feature_maps, map_blocks
 from neuronscope.sweep import sweep
@@ -38,14 +41,16 @@ def examples(setting: Setting, decisions: DecisionsAnswer) -> dict[str, xr.Datas
     frames = [setting.subject.preprocess.frame(setting.data.read(row)).movedim(0, -1).numpy() for row in rows]
     groups: dict[str, xr.Dataset] = {}
     response: list[np.ndarray] = []
+    kept: dict[str, _Kept] = {}
     for block in map_blocks(setting):
-        found = sweep(setting.subject, few, *feature_maps(block), run=setting.run, name="examples").answer
-        logits = torch.from_numpy(found["logits"].values).double()
-        for layer in block.layers:
-            values = found[f"maps/{layer.name}"].values
-            response.append(values.reshape(len(rows), -1).mean(axis=1))
-            if values.ndim == 4:  # noqa: PLR2004 (images, units, height, width): only maps have a place in `maps`
-                groups[f"/maps/{layer.name}"] = _maps(values, rows, channels=setting.spec.channels)
+        logits, found = _kept_of(setting, block, few)
+        for name, part in found.items():
+            kept[name] = kept[name] + part if name in kept else part
+    for layer in setting.layers:
+        shown, mean = kept[layer.name].shown, kept[layer.name].total / layer.units
+        response.append(mean.reshape(len(rows), -1).mean(axis=1))
+        if mean.ndim == 3:  # noqa: PLR2004 (images, height, width): only maps have a place in `maps`
+            groups[f"/maps/{layer.name}"] = _maps(shown, mean.astype(shown.dtype), rows)
     groups["/examples"] = xr.Dataset(
         {
             "frame": (("image", "y", "x", "channel"), np.stack(frames)),
@@ -61,14 +66,40 @@ def examples(setting: Setting, decisions: DecisionsAnswer) -> dict[str, xr.Datas
     return groups
 
 
-def _maps(values: np.ndarray, rows: list[int], *, channels: int) -> xr.Dataset:
+@dataclass(frozen=True)
+class _Kept:
+    """What is kept of the maps of a layer or of a part of it.
+
+    Attributes:
+        shown: (images, units, ...) of those of its units that are shown.
+        total: (images, ...), the sum over all its units in float64.
+    """
+
+    shown: np.ndarray
+    total: np.ndarray
+
+    def __add__(self, other: _Kept) -> _Kept:
+        """That of two parts of a layer, the second following the first."""
+        return _Kept(np.concatenate([self.shown, other.shown], axis=1), self.total + other.total)
+
+
+def _kept_of(setting: Setting, block: Setting, few: Data) -> tuple[torch.Tensor, dict[str, _Kept]]:
+    """The logits of the examples, and what is kept of a group of layers; their whole maps are let go here."""
+    found = sweep(setting.subject, few, *feature_maps(block), run=setting.run, name="examples").answer
+    kept = {}
+    for layer in block.layers:
+        values = found[f"maps/{layer.name}"].values
+        shown = values[:, : max(0, setting.spec.channels - layer.first)].copy()
+        kept[layer.name] = _Kept(shown, values.sum(axis=1, dtype=np.float64))
+    return torch.from_numpy(found["logits"].values).double(), kept
+
+
+def _maps(shown: np.ndarray, mean: np.ndarray, rows: list[int]) -> xr.Dataset:
     """The first feature maps of a layer and the mean over all."""
     return xr.Dataset(
         {
-            "feature_map": xr.Variable(
-                ("image", "unit", "y", "x"), values[:, :channels].copy(), {"long_name": "activation"}
-            ),
-            "mean_map": xr.Variable(("image", "y", "x"), values.mean(axis=1), {"long_name": "mean over units"}),
+            "feature_map": xr.Variable(("image", "unit", "y", "x"), shown, {"long_name": "activation"}),
+            "mean_map": xr.Variable(("image", "y", "x"), mean, {"long_name": "mean over units"}),
         },
         coords={"row": ("image", np.array(rows))},
     )

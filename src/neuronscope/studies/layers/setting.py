@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any, Literal
+
+import numpy as np
 
 from neuronscope.checkpoint import digest
 from neuronscope.data.dataset import Data
@@ -44,7 +49,7 @@ class Setting:
     layers: tuple[LayerInfo, ...]
 
     def block(self, layers: tuple[LayerInfo, ...]) -> Setting:
-        """The same for some of the layers."""
+        """The same for some of the layers, or parts of layers."""
         return replace(self, layers=layers)
 
     @property
@@ -54,7 +59,7 @@ class Setting:
 
     @property
     def by_layer(self) -> dict[str, slice]:
-        """Layer name -> its rows in the unit table."""
+        """Layer name -> its rows in the unit table (of a block: in the block's)."""
         return columns(self.layers)
 
 
@@ -119,49 +124,116 @@ def attribution(setting: Setting) -> tuple[GradientTimesActivation, Reducer[dict
     return GradientTimesActivation(setting.layers, target=target), reducer
 
 
+def shown_images(setting: Setting) -> int:
+    """Most images shown step by step: the chosen ones, or one of each class, and wrong decisions."""
+    examples = len(setting.spec.examples) or min(MOST_EXAMPLES, max(setting.classes, 1))
+    return min(examples + setting.spec.wrong, len(setting.data))
+
+
 def map_blocks(setting: Setting) -> list[Setting]:
-    """The layers in groups whose whole maps, of all examples, take little memory: a pass over a few images is cheap."""
-    images = MOST_EXAMPLES + setting.spec.wrong
-    groups: list[tuple[LayerInfo, ...]] = []
-    for layer in setting.layers:
-        together = (*groups[-1], layer) if groups else (layer,)
-        if groups and images * activation_bytes(together) <= _MAPS_AT_ONCE:
-            groups[-1] = together
-        else:
-            groups.append((layer,))
-    return [setting.block(group) for group in groups]
+    """The layers in groups whose whole maps, of all examples, take little memory: a pass over a few images is cheap.
+
+    Raises:
+        InputError: the maps of a single unit need more than the memory of the run.
+    """
+    images, memory = shown_images(setting), setting.run.memory
+
+    def needs(layers: tuple[LayerInfo, ...]) -> int:
+        return _bytes_of(planned_maps(setting.block(layers))[0])
+
+    def fits(layers: tuple[LayerInfo, ...]) -> bool:
+        few = len(layers) == 1 or images * activation_bytes(layers) <= _MAPS_AT_ONCE
+        return few and (memory is None or needs(layers) <= memory)
+
+    return _grouped(setting, fits, needs)
 
 
 def feature_maps(setting: Setting) -> tuple[Observe, Reducer[dict[str, Any]]]:
     """The sweep over the examples: whole maps of every layer."""
-    most = MOST_EXAMPLES + setting.spec.wrong
+    most = shown_images(setting)
     step = Observe(setting.layers, measures=("mean",), maps=tuple(layer.name for layer in setting.layers))
     maps = {f"maps/{layer.name}": StackRows(f"maps/{layer.name}", images=most) for layer in setting.layers}
     return step, Each(logits=StackRows("logits", images=most), **maps)
 
 
+def planned_maps(setting: Setting) -> tuple[PlannedSweep, Step]:
+    """The sweep over the examples for one group of layers, with what it needs."""
+    few = setting.data.take(range(shown_images(setting)))
+    step, reducer = feature_maps(setting)
+    return planned(setting.subject, few, step, reducer, run=setting.run, name="examples"), step
+
+
 def blocks(setting: Setting) -> list[Setting]:
     """The layers in as few groups as the memory of the run allows, one sweep of each kind for a group.
 
+    A layer which alone needs more is split into blocks of its units, one to a group; the last of them may share its
+    group with the layers that follow.
+
     Raises:
-        InputError: one layer alone needs more than the memory that was asked for.
+        InputError: one unit alone, with the passes through the network, needs more than the memory that was asked for.
     """
-    if setting.run.memory is None:
+    memory = setting.run.memory
+    if memory is None:
         return [setting]
+    present = len(np.unique(setting.data.labels[setting.data.labels >= 0]))
+
+    def needs(layers: tuple[LayerInfo, ...]) -> int:
+        return _needs(setting.block(layers), present=present)
+
+    return _grouped(setting, lambda layers: needs(layers) <= memory, needs)
+
+
+def _grouped(
+    setting: Setting,
+    fits: Callable[[tuple[LayerInfo, ...]], bool],
+    needs: Callable[[tuple[LayerInfo, ...]], int],
+) -> list[Setting]:
     groups: list[tuple[LayerInfo, ...]] = []
     for layer in setting.layers:
-        if groups and _needs(setting.block((*groups[-1], layer))) <= setting.run.memory:
+        if groups and fits((*groups[-1], layer)):
             groups[-1] = (*groups[-1], layer)
             continue
-        alone = _needs(setting.block((layer,)))
-        if alone > setting.run.memory:
-            message = (
-                f"layer '{layer.name}' alone needs {alone / 2**20:,.0f} MiB beside the network, and --memory allows "
-                f"{setting.run.memory / 2**20:,.0f} MiB. Allow as much, choose other layers, or lower --batch-size"
-            )
-            raise InputError(message)
-        groups.append((layer,))
+        parts = unit_parts(layer, lambda part: fits((part,)))
+        if not parts:
+            raise InputError(_refusal(setting, layer, needs((layer.part(0, 1),))))
+        groups.extend((part,) for part in parts)
     return [setting.block(group) for group in groups]
+
+
+def unit_parts(layer: LayerInfo, fits: Callable[[LayerInfo], bool]) -> list[LayerInfo]:
+    """A layer in as few blocks of units as fit, of nearly the same size; none where not even one unit fits.
+
+    Args:
+        layer: what to split.
+        fits: whether there is room for a part; where there is, there must be for smaller ones too.
+
+    Example:
+        >>> layer = LayerInfo("conv1", "conv", (10, 9, 9), 10)
+        >>> [part.title for part in unit_parts(layer, lambda part: part.units <= 4)]
+        ['conv1 units 0-2', 'conv1 units 3-5', 'conv1 units 6-9']
+    """
+    if fits(layer):
+        return [layer]
+    # the place of the first width from 1 that does not fit: the last one that does
+    widest = bisect_left(range(1, layer.units), True, key=lambda width: not fits(layer.part(0, width)))
+    if widest == 0:
+        return []
+    count = -(-layer.units // widest)
+    bounds = [number * layer.units // count for number in range(count + 1)]
+    return [layer.part(first, last) for first, last in pairwise(bounds)]
+
+
+def _refusal(setting: Setting, layer: LayerInfo, least: int) -> str:
+    passes = max(sweep.working for sweep, _ in planned_sweeps(setting))
+    return (
+        f"one unit of layer '{layer.name}' alone needs {_mib(least)} beside the network, and --memory allows "
+        f"{_mib(setting.run.memory or 0)}. Layers are split by units, but {_mib(passes)} of it are the passes through "
+        f"the network with {setting.run.batch_size} images at a time: allow more, or lower --batch-size"
+    )
+
+
+def _mib(size: int) -> str:
+    return f"{size / 2**20:,.1f} MiB"
 
 
 def planned_sweeps(setting: Setting) -> list[tuple[PlannedSweep, Step]]:
@@ -175,9 +247,20 @@ def planned_sweeps(setting: Setting) -> list[tuple[PlannedSweep, Step]]:
     ]
 
 
-def _needs(setting: Setting) -> int:
+def block_title(setting: Setting) -> str:
+    """What there is to see of a group that holds part of a layer, empty for whole layers: `conv1 units 0-31`."""
+    parts = [layer.title for layer in setting.layers if layer.whole is not None]
+    others = len(setting.layers) - len(parts)
+    more = [f"{others} more layer{'s' if others > 1 else ''}"] if others else []
+    return ", ".join([*parts, *more]) if parts else ""
+
+
+def _needs(setting: Setting, *, present: int) -> int:
     """Bytes at the largest moment of the sweeps and of the arithmetic on their answers, roughly."""
     units = sum(layer.units for layer in setting.layers)
-    present = len(set(setting.data.labels.tolist()) - {-1})
     arithmetic = 8 * units * (3 * len(setting.data) + 12 * present)
-    return max(arithmetic, *(sweep.state + sweep.working for sweep, _ in planned_sweeps(setting)))
+    return max(arithmetic, *(_bytes_of(sweep) for sweep, _ in planned_sweeps(setting)))
+
+
+def _bytes_of(sweep: PlannedSweep) -> int:
+    return sweep.state + sweep.working

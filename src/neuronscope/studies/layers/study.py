@@ -24,28 +24,31 @@ from neuronscope.run import Run
 from neuronscope.steps import Step
 from neuronscope.studies.layers.measures import (
     LEVELS,
+    SHARES,
+    LayerSums,
     Variable,
     activation_variables,
     extreme_variables,
     importance_variables,
     layer_rows,
     selectivity_variables,
+    shares,
 )
 from neuronscope.studies.layers.page import layers_page
 from neuronscope.studies.layers.pictures import examples, exemplars, filters
 from neuronscope.studies.layers.setting import (
-    MOST_EXAMPLES,
     Setting,
     attribution,
+    block_title,
     blocks,
-    feature_maps,
     map_blocks,
     observation,
+    planned_maps,
     planned_sweeps,
     settle,
 )
 from neuronscope.studies.layers.spec import LayersSpec
-from neuronscope.sweep import Plan, PlannedSweep, Swept, estimate, planned, sweep, unfinished
+from neuronscope.sweep import Plan, PlannedSweep, Swept, sweep, timed, unfinished
 
 
 def run_layers(subject: Subject, data: Data, spec: LayersSpec | None = None, *, run: Run | None = None) -> Result:
@@ -55,7 +58,8 @@ def run_layers(subject: Subject, data: Data, spec: LayersSpec | None = None, *, 
         subject: the network.
         data: the images; labels are needed for selectivity (without them those quantities are nan).
         spec: options; the defaults suit small and large networks.
-        run: seed, device, batch size, memory, progress. With a memory bound, layers are taken in groups that fit.
+        run: seed, device, batch size, memory, progress. With a memory bound, layers are taken in groups that fit, and a
+            layer that alone is too large in blocks of its units.
 
     Returns:
         Groups `units` (one row per unit: activation moments, selectivity with null, interval and q-value, top and
@@ -64,7 +68,7 @@ def run_layers(subject: Subject, data: Data, spec: LayersSpec | None = None, *, 
 
     Raises:
         UnknownName: a layer pattern or deviation that does not exist.
-        InputError: labels beyond the network's outputs, or no images.
+        InputError: labels beyond the network's outputs, no images, or a memory bound too low for even one unit.
 
     Example:
         >>> import neuronscope as ns
@@ -76,14 +80,10 @@ def run_layers(subject: Subject, data: Data, spec: LayersSpec | None = None, *, 
     """
     started = time.perf_counter()
     setting = settle(subject, data, spec or LayersSpec(), run or Run())
+    map_blocks(setting)  # what could not be shown at the end is refused now
     findings: list[Findings] = []
     for block in blocks(setting):
-        seen = sweep(block.subject, block.data, *observation(block), run=block.run, name="observe")
-        pulled = None
-        if block.spec.gradient != "none":
-            pulled = sweep(block.subject, block.data, *attribution(block), run=block.run, name="attribute")
-        if block.run.portion is None:
-            findings.append(find(block, seen, pulled))
+        findings.extend(look(block, findings[-1] if findings else None))
     unfinished(setting.run)
     provenance = Provenance(
         study="layers",
@@ -95,7 +95,7 @@ def run_layers(subject: Subject, data: Data, spec: LayersSpec | None = None, *, 
         data_fingerprint=setting.data.fingerprint,
         images=findings[0].seen.images,
         skipped=findings[0].seen.skipped,
-        nonfinite={name: units for finding in findings for name, units in finding.nonfinite.items()},
+        nonfinite=_listed([finding.nonfinite for finding in findings]),
         circumstances=circumstances(setting.run),
         versions=versions(),
         seconds=time.perf_counter() - started,
@@ -107,18 +107,23 @@ def run_layers(subject: Subject, data: Data, spec: LayersSpec | None = None, *, 
 def plan_layers(subject: Subject, data: Data, spec: LayersSpec | None = None, *, run: Run | None = None) -> Plan:
     """The sweeps `run_layers` will make, with passes, memory and time."""
     setting = settle(subject, data, spec or LayersSpec(), run or Run())
-    parts = blocks(setting)
-    sweeps: list[tuple[PlannedSweep, Step]] = []
-    for number, block in enumerate(parts, start=1):
-        for one, step in planned_sweeps(block):
-            named = replace(one, name=f"{one.name} {number} of {len(parts)}") if len(parts) > 1 else one
-            sweeps.append((named, step))
-    most = (len(setting.spec.examples) or min(MOST_EXAMPLES, setting.classes)) + setting.spec.wrong
-    few = setting.data.take(range(min(most, len(setting.data))))
-    for block in map_blocks(setting):
-        step, reducer = feature_maps(block)
-        sweeps.append((planned(setting.subject, few, step, reducer, run=setting.run, name="examples"), step))
-    return estimate(setting.subject, setting.data, sweeps, run=setting.run)
+    groups, shown = blocks(setting), map_blocks(setting)
+    jobs: list[tuple[Setting, str, PlannedSweep, Step]] = []
+    for number, block in enumerate(groups, start=1):
+        place = f" {number} of {len(groups)}" if len(groups) > 1 else ""
+        jobs.extend((block, place, *job) for job in planned_sweeps(block))
+    jobs.extend((block, "", *planned_maps(block)) for block in shown)
+    sweeps: list[PlannedSweep] = []
+    seconds = 0.0
+    known: dict[tuple[str, ...], float] = {}
+    for block, place, one, step in jobs:
+        key = (one.name, *(layer.name for layer in block.layers))
+        if key not in known:  # blocks of the same layer's units take as long as one another
+            known[key] = timed(setting.subject, setting.data, step, run=setting.run)
+        seconds += one.images * known[key]
+        title = block_title(block)
+        sweeps.append(replace(one, name=f"{one.name}{place}{f' ({title})' if title else ''}"))
+    return Plan(tuple(sweeps), seconds)
 
 
 @dataclass(frozen=True)
@@ -126,20 +131,36 @@ class Findings:
     """What is known of one group of layers once its sweeps are done and its scores are let go.
 
     Attributes:
-        seen: the observing sweep, without what was worked up.
+        seen: the observing sweep: of the first group its decisions, which are the same in all, else no answer.
         variables: of the units, by name.
-        layers: one row per layer.
+        layers: one row for each layer that ends in this group.
+        goes_on: sums of a layer whose later units come in the next group.
         nonfinite: layer -> units with NaN or infinite activations.
     """
 
     seen: Swept[dict[str, Any]]
     variables: dict[str, Variable]
     layers: list[dict[str, Any]]
+    goes_on: LayerSums | None
     nonfinite: dict[str, tuple[int, ...]]
 
 
-def find(setting: Setting, seen: Swept[dict[str, Any]], pulled: Swept[dict[str, Any]] | None) -> Findings:
-    """Work up the sweeps over one group of layers."""
+def look(setting: Setting, before: Findings | None) -> list[Findings]:
+    """Sweep one group of layers and work it up, unless only a portion was asked for; the answers are let go here."""
+    seen = sweep(setting.subject, setting.data, *observation(setting), run=setting.run, name="observe")
+    pulled = None
+    if setting.spec.gradient != "none":
+        pulled = sweep(setting.subject, setting.data, *attribution(setting), run=setting.run, name="attribute")
+    return [find(setting, seen, pulled, before)] if setting.run.portion is None else []
+
+
+def find(
+    setting: Setting,
+    seen: Swept[dict[str, Any]],
+    pulled: Swept[dict[str, Any]] | None,
+    before: Findings | None,
+) -> Findings:
+    """Work up the sweeps over one group of layers, after those of the group before."""
     found = seen.answer
     scores, labels = found["scores"].values.astype(np.float64), found["scores"].label
     variables = {
@@ -148,11 +169,13 @@ def find(setting: Setting, seen: Swept[dict[str, Any]], pulled: Swept[dict[str, 
         **extreme_variables(found),
         **(importance_variables(setting, pulled.answer) if pulled else {}),
     }
-    kept = {name: found[name] for name in ("decisions", "confusion")}
+    rows, goes_on = layer_rows(setting, scores, labels, before=before.goes_on if before else None)
+    kept = {name: found[name] for name in ("decisions", "confusion")} if before is None else {}
     return Findings(
         seen=replace(seen, answer=kept),
         variables=variables,
-        layers=layer_rows(setting, scores, labels),
+        layers=rows,
+        goes_on=goes_on,
         nonfinite=_nonfinite(setting, found["mean"].nonfinite),
     )
 
@@ -161,7 +184,7 @@ def assemble(setting: Setting, findings: Sequence[Findings]) -> xr.DataTree:
     """All groups of the result."""
     units = unit_table(
         {layer.name: layer.units for layer in setting.layers},
-        joined([finding.variables for finding in findings]),
+        joined(setting, [finding.variables for finding in findings]),
         **{"class": setting.subject.classes, "level": LEVELS},
     )
     decisions: DecisionsAnswer = findings[0].seen.answer["decisions"]
@@ -176,8 +199,8 @@ def assemble(setting: Setting, findings: Sequence[Findings]) -> xr.DataTree:
     return xr.DataTree.from_dict({"/": xr.Dataset(), **groups})
 
 
-def joined(blocks_of_variables: Sequence[dict[str, Variable]]) -> dict[str, Variable]:
-    """The variables of all units; p-values become q-values over all of them, however the layers were grouped."""
+def joined(setting: Setting, blocks_of_variables: Sequence[dict[str, Variable]]) -> dict[str, Variable]:
+    """The variables of all units; p-values become q-values over all of them, sizes become shares of their layer."""
     variables: dict[str, Variable] = {}
     for name, (axes, _, meaning, unit) in blocks_of_variables[0].items():
         values = np.concatenate([block[name][1] for block in blocks_of_variables])
@@ -185,6 +208,11 @@ def joined(blocks_of_variables: Sequence[dict[str, Variable]]) -> dict[str, Vari
             variables[f"{name[:-2]}_q"] = (axes, resampling.bh_qvalues(values), meaning, unit)
         else:
             variables[name] = (axes, values, meaning, unit)
+    if SHARES[0] in variables:
+        sizes = variables[SHARES[0]][1]
+        for name in SHARES:
+            axes, values, meaning, unit = variables[name]
+            variables[name] = (axes, shares(values, sizes, setting.by_layer.values()), meaning, unit)
     return variables
 
 
@@ -223,8 +251,18 @@ def decision_table(setting: Setting, decisions: DecisionsAnswer, confusion: np.n
 
 
 def _nonfinite(setting: Setting, counts: np.ndarray) -> dict[str, tuple[int, ...]]:
-    found = {name: tuple(np.flatnonzero(counts[place]).tolist()) for name, place in setting.by_layer.items()}
-    return {name: units for name, units in found.items() if units}
+    places = setting.by_layer
+    found = {one.name: np.flatnonzero(counts[places[one.name]]) + one.first for one in setting.layers}
+    return {name: tuple(units.tolist()) for name, units in found.items() if units.size}
+
+
+def _listed(parts: Sequence[dict[str, tuple[int, ...]]]) -> dict[str, tuple[int, ...]]:
+    """Lists of units by layer, those of a layer's parts one after another."""
+    whole: dict[str, tuple[int, ...]] = {}
+    for part in parts:
+        for name, units in part.items():
+            whole[name] = whole.get(name, ()) + units
+    return whole
 
 
 def _plain(value: Any) -> Any:

@@ -1,45 +1,21 @@
-"""What to do with one batch: frozen callables from (network, batch) to named measurements.
-
-A step reduces inside the hook: full maps never leave it unless they are asked for. The measurements of all layers stand
-side by side in one table, (n, units of all layers), in the order of the layers; `columns` says which is whose.
-"""
+"""Looking: measurements of every unit's map, and what the network says."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from math import prod
-from typing import Literal, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 
 from neuronscope.data.dataset import Batch
-from neuronscope.errors import InputError
-from neuronscope.hooks import observed, tapped, units_first
+from neuronscope.hooks import observed
 from neuronscope.maths.streams import Seen
+from neuronscope.steps.protocol import check_called
 from neuronscope.units import LayerInfo
 
 _SMALL_MAP = 512  # positions; below it, one pass for value and place is quickest
 _BLOCKS = (128, 98, *(size for size in range(130, 63, -1) if size not in (128, 98)))  # the first two were quickest
-
-
-@runtime_checkable
-class Step(Protocol):
-    """Turns a batch into measurements; called with the network, which is not part of the step."""
-
-    def __call__(self, model: nn.Module, batch: Batch) -> Seen:
-        """`index`, `label` and the measurements of one batch."""
-        ...
-
-    def shapes(self, outputs: int) -> Mapping[str, tuple[int, ...]]:
-        """Shape of each measurement without its first axis, for a network with so many outputs."""
-        ...
-
-    @property
-    def passes(self) -> tuple[int, int]:
-        """Forward and backward passes for each image."""
-        ...
 
 
 def spatial_mean(maps: Tensor) -> Mapping[str, Tensor]:
@@ -84,16 +60,6 @@ MEASURES: dict[str, Callable[[Tensor], Mapping[str, Tensor]]] = {
     "square": spatial_square,
 }
 """Name -> function from maps (n, units, positions) to named measurements of shape (n, units)."""
-
-
-def columns(layers: Sequence[LayerInfo]) -> dict[str, slice]:
-    """Layer name -> its columns in a measurement of all layers."""
-    starts: dict[str, slice] = {}
-    first = 0
-    for layer in layers:
-        starts[layer.name] = slice(first, first + layer.units)
-        first += layer.units
-    return starts
 
 
 @dataclass(frozen=True)
@@ -147,56 +113,6 @@ class Observe:
 
 
 @dataclass(frozen=True)
-class GradientTimesActivation:
-    """One forward and one backward pass: how much each unit adds to a class score, to first order.
-
-    The measurement `attribution` (n, units of all layers) is the sum over the positions of activation times the
-    gradient of the target's logit, as in Captum's `LayerGradientXActivation`; `size` is its absolute value.
-
-    Attributes:
-        layers: whose units to attribute to.
-        target: the logit to explain: the true class, or the predicted one. Images without a label take the predicted.
-    """
-
-    layers: tuple[LayerInfo, ...]
-    target: Literal["label", "prediction"] = "label"
-
-    def __call__(self, model: nn.Module, batch: Batch) -> Seen:
-        """Attribute one batch."""
-        with torch.enable_grad(), tapped(model, self.layers) as kept:
-            logits = model(batch.image)
-            predicted = logits.detach().argmax(1)
-            known = (batch.label >= 0) & (batch.label < logits.shape[1])
-            target = torch.where(known, batch.label, predicted) if self.target == "label" else predicted
-            check_called(self.layers, kept)
-            total = logits.gather(1, target[:, None]).sum()
-            outputs = [kept[layer.name] for layer in self.layers]
-            gradients = torch.autograd.grad(total, outputs, allow_unused=True)
-        parts = []
-        for layer, output, gradient in zip(self.layers, outputs, gradients, strict=True):
-            share = output.detach() * gradient if gradient is not None else torch.zeros_like(output)
-            parts.append(units_first(share, layer).reshape(output.shape[0], layer.units, -1).sum(2))
-        table = torch.cat(parts, dim=1).detach()
-        return {
-            "index": batch.index,
-            "label": batch.label,
-            "logits": logits.detach(),
-            "attribution": table,
-            "size": table.abs(),
-        }
-
-    def shapes(self, outputs: int) -> Mapping[str, tuple[int, ...]]:
-        """The attributions and the logits."""
-        units = sum(layer.units for layer in self.layers)
-        return {"attribution": (units,), "size": (units,), "logits": (outputs,)}
-
-    @property
-    def passes(self) -> tuple[int, int]:
-        """One of each."""
-        return (1, 1)
-
-
-@dataclass(frozen=True)
 class Predict:
     """One forward pass and nothing but the logits."""
 
@@ -214,23 +130,3 @@ class Predict:
     def passes(self) -> tuple[int, int]:
         """One forward pass."""
         return (1, 0)
-
-
-def activation_bytes(layers: Sequence[LayerInfo]) -> int:
-    """Bytes of the layers' outputs for one image, float32."""
-    return 4 * sum(prod(layer.shape) for layer in layers)
-
-
-def check_called(layers: Sequence[LayerInfo], found: Mapping[str, object]) -> None:
-    """Refuse to go on when a layer's hook never fired.
-
-    Raises:
-        InputError: a layer was not called in this forward pass.
-    """
-    missing = [layer.name for layer in layers if layer.name not in found]
-    if missing:
-        message = (
-            f"layer '{missing[0]}' was not called in this forward pass (its hook never fired), although it was when "
-            "the network was loaded: does the network choose its path by its input?"
-        )
-        raise InputError(message)

@@ -1,0 +1,96 @@
+"""Convolutions of the private tail: normalisation folded in, weights in the memory order that runs fastest.
+
+The network's own modules stay as they are; the tail has copies of the weights that were changed. Folding makes the
+same numbers within rounding (it is worked out in float64).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, fx, nn
+from torch.nn import functional
+
+from neuronscope.replay.channels import untouched
+from neuronscope.replay.program import Program, Step
+
+LAST_FORMATS = (torch.float32, torch.bfloat16, torch.float16)
+"""Number formats whose convolutions are faster with channels last; float64 has no such kernels on a processor."""
+
+
+@dataclass(frozen=True)
+class Convolution:
+    """A two-dimensional convolution as plain values."""
+
+    weight: Float[Tensor, "out in rows columns"]
+    bias: Float[Tensor, "out"] | None
+    stride: tuple[int, int]
+    padding: tuple[int, int]
+    dilation: tuple[int, int]
+    groups: int
+
+    def __call__(self, maps: Tensor) -> Tensor:
+        """The convolution of maps."""
+        return functional.conv2d(maps, self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
+
+
+def folded(program: Program, nodes: Collection[fx.Node]) -> tuple[dict[fx.Node, Step], dict[fx.Node, Convolution]]:
+    """Steps to run instead of convolutions among `nodes`, and those convolutions, by the node of their result.
+
+    A batch normalisation that alone reads a convolution takes its place, and the convolution's own node is dropped.
+    """
+    steps: dict[fx.Node, Step] = {}
+    convolutions: dict[fx.Node, Convolution] = {}
+    members = set(program.nodes)
+    for node in nodes:
+        module = program.modules.get(node)
+        if type(module) is not nn.Conv2d or not isinstance(module, nn.Conv2d) or not _plain(module, node):
+            continue
+        readers = [reader for reader in node.users if reader in members]
+        norm = program.modules.get(readers[0]) if len(readers) == 1 and node is not program.logits else None
+        if isinstance(norm, nn.BatchNorm2d) and readers[0] in nodes and _foldable(norm):
+            result, convolution = readers[0], _fold(module, norm)
+        else:
+            result, convolution = node, _copy(module, module.weight, module.bias)
+        steps[result] = Step(result, convolution, (node.args[0],), {}, ())
+        convolutions[result] = convolution
+    return steps, convolutions
+
+
+def maps_last(value: Tensor) -> Tensor:
+    """A batch of maps with channels last in memory, anything else as it is."""
+    fits = value.ndim == 4 and value.dtype in LAST_FORMATS  # noqa: PLR2004 n, c, h, w
+    return value.contiguous(memory_format=torch.channels_last) if fits else value
+
+
+def _plain(module: nn.Conv2d, node: fx.Node) -> bool:
+    zeros = module.padding_mode == "zeros" and not isinstance(module.padding, str)
+    return zeros and untouched(module) and len(node.args) == 1
+
+
+def _foldable(norm: nn.BatchNorm2d) -> bool:
+    return type(norm) is nn.BatchNorm2d and untouched(norm) and norm.running_mean is not None
+
+
+def _fold(module: nn.Conv2d, norm: nn.BatchNorm2d) -> Convolution:
+    mean, variance = norm.running_mean, norm.running_var
+    if mean is None or variance is None:  # ruled out by the caller
+        return _copy(module, module.weight, module.bias)
+    factor = (variance.double() + norm.eps).rsqrt()
+    if norm.weight is not None:
+        factor = factor * norm.weight.double()
+    shift = -mean.double() if module.bias is None else module.bias.double() - mean.double()
+    bias = shift * factor if norm.bias is None else shift * factor + norm.bias.double()
+    weight = module.weight.double() * factor.view(-1, 1, 1, 1)
+    return _copy(module, weight.to(module.weight.dtype), bias.to(module.weight.dtype))
+
+
+def _copy(module: nn.Conv2d, weight: Tensor, bias: Tensor | None) -> Convolution:
+    pairs = [(int(pair[0]), int(pair[1])) for pair in (module.stride, module.padding, module.dilation)]
+    stride, padding, dilation = pairs
+    return Convolution(
+        maps_last(weight.detach()), None if bias is None else bias.detach(), stride, padding, dilation, module.groups
+    )

@@ -1,0 +1,150 @@
+"""The first operations that mix channels, brought up to date by what one unit adds to them.
+
+A convolution or linear map is a sum over channels. When one unit alone changes, its result is the unedited result plus
+the map of that unit's change: one channel of the filters instead of all of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, fx, nn
+from torch.nn import functional
+
+from neuronscope.replay.channels import MAPS, Channels, untouched
+from neuronscope.replay.facts import Facts
+from neuronscope.replay.folding import Convolution
+from neuronscope.replay.program import Program
+
+
+class Mixing(Protocol):
+    """An operation to which every unit adds its part."""
+
+    @property
+    def source(self) -> fx.Node:
+        """The value it reads, in which units are apart."""
+
+    def base(self, result: Tensor) -> Tensor:
+        """The unedited result in the order that `updated` wants."""
+
+    def updated(
+        self, base: Tensor, change: Tensor, units: Int[Tensor, "r"], images: Int[Tensor, "r"]
+    ) -> Float[Tensor, "r *result"]:
+        """The result for rows of one changed unit each.
+
+        Args:
+            base: from `base`.
+            change: edited minus unedited source, units on the second axis: (n, units, ...).
+            units: which unit of each row is edited.
+            images: which image each row is about.
+        """
+
+
+@dataclass(frozen=True, eq=False)
+class MixingConvolution:
+    """A convolution that all units go into.
+
+    Attributes:
+        source: the maps it reads.
+        filters: (units, filter positions, outputs).
+        convolution: the operation itself.
+        size: (height, width) of its result.
+    """
+
+    source: fx.Node
+    filters: Float[Tensor, "units positions out"]
+    convolution: Convolution
+    size: tuple[int, int]
+
+    def base(self, result: Float[Tensor, "n out h w"]) -> Float[Tensor, "n place out"]:
+        """The unedited result with channels last."""
+        return result.flatten(2).transpose(1, 2).contiguous()
+
+    def updated(
+        self, base: Tensor, change: Tensor, units: Int[Tensor, "r"], images: Int[Tensor, "r"]
+    ) -> Float[Tensor, "r out h w"]:
+        """Base and the convolution of one channel's change with that channel's filters."""
+        rows, how = base.index_select(0, images), self.convolution
+        patches = functional.unfold(
+            change[images, units].unsqueeze(1), how.weight.shape[2:], how.dilation, how.padding, how.stride
+        )
+        rows.baddbmm_(patches.transpose(1, 2), self.filters.index_select(0, units))
+        return rows.unflatten(1, self.size).permute(0, 3, 1, 2)
+
+
+@dataclass(frozen=True, eq=False)
+class MixingLinear:
+    """A linear map that all units go into.
+
+    Attributes:
+        source: the features it reads.
+        weights: (units, features of one unit, outputs).
+    """
+
+    source: fx.Node
+    weights: Float[Tensor, "units step out"]
+
+    def base(self, result: Float[Tensor, "n out"]) -> Float[Tensor, "n out"]:
+        """The unedited result."""
+        return result
+
+    def updated(
+        self, base: Tensor, change: Tensor, units: Int[Tensor, "r"], images: Int[Tensor, "r"]
+    ) -> Float[Tensor, "r out"]:
+        """Base and the change of one unit's features times their weights."""
+        rows, part = base.index_select(0, images), change[images, units]
+        if self.weights.shape[1] == 1:
+            return rows.addcmul_(part, self.weights[units, 0])
+        # A unit's weights may be large (49 x 4096 in VGG): rows of the same unit share them instead of copying.
+        distinct, counts = torch.unique_consecutive(units, return_counts=True)
+        start = 0
+        for unit, count in zip(distinct.tolist(), counts.tolist(), strict=True):
+            rows[start : start + count].addmm_(part[start : start + count], self.weights[unit])
+            start += count
+        return rows
+
+
+def mixing_at(
+    program: Program,
+    facts: Facts,
+    node: fx.Node,
+    *,
+    apart: Mapping[fx.Node, Channels],
+    units: int,
+    convolutions: Mapping[fx.Node, Convolution],
+) -> Mixing | None:
+    """The operation as one to which each unit adds its part; None where it is none.
+
+    Args:
+        program: the network.
+        facts: shapes of its values.
+        node: which operation; for a folded normalisation, the normalisation.
+        apart: values in which units are apart.
+        units: number of units.
+        convolutions: convolutions by the node of their result.
+    """
+    shape = facts.shape(node)
+    if node in convolutions:
+        convolution = convolutions[node]
+        reads = node.args[0]
+        if program.modules.get(node) is not None and not isinstance(program.modules[node], nn.Conv2d):
+            reads = reads.args[0] if isinstance(reads, fx.Node) else reads  # the normalisation reads its convolution
+        if not isinstance(reads, fx.Node) or reads not in apart or convolution.groups != 1 or shape is None:
+            return None
+        place = apart[reads]
+        if place.axis != 1 or place.step != 1 or len(facts.shape(reads) or ()) != MAPS:
+            return None
+        filters = convolution.weight[:, place.first : place.first + units].permute(1, 2, 3, 0).flatten(1, 2)
+        return MixingConvolution(reads, filters.contiguous(), convolution, (shape[2], shape[3]))
+    module, reads = program.modules.get(node), node.args[0] if node.args else None
+    if type(module) is not nn.Linear or not isinstance(module, nn.Linear) or not untouched(module):
+        return None
+    if not isinstance(reads, fx.Node) or reads not in apart or len(shape or ()) != 2:  # noqa: PLR2004 image and feature
+        return None
+    place = apart[reads]
+    part = module.weight.detach()[:, place.first : place.first + units * place.step]
+    return MixingLinear(reads, part.unflatten(1, (units, place.step)).permute(1, 2, 0))

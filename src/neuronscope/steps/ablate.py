@@ -1,0 +1,157 @@
+"""Silencing units of one layer, exactly: one by one, or in sets. Only what follows the layer is computed again.
+
+The network is cut at the layer (`replay`), so the images go through the front once, however many units are silenced.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from weakref import WeakKeyDictionary
+
+import numpy as np
+import torch
+from jaxtyping import Bool
+from torch import Tensor, nn
+
+from neuronscope.data.dataset import Batch
+from neuronscope.maths.streams import Seen
+from neuronscope.replay import Cut, cut
+from neuronscope.steps.silence import ZERO, Fill
+from neuronscope.units import LayerInfo
+
+_CUTS: WeakKeyDictionary[nn.Module, dict[tuple[object, ...], Cut]] = WeakKeyDictionary()
+
+
+def cut_at(model: nn.Module, layer: LayerInfo, images: Tensor) -> Cut:
+    """The network cut at a layer; kept as long as the network lives, on the same device and in the same format."""
+    weight = next(model.parameters(), None)
+    where = (layer, tuple(images.shape[1:]), images.device, images.dtype, weight.data_ptr() if weight is not None else 0)
+    cuts = _CUTS.setdefault(model, {})
+    if where not in cuts:
+        cuts[where] = cut(model, layer, images[:1])
+    return cuts[where]
+
+
+@dataclass(frozen=True)
+class Ablate:
+    """Every unit of one layer silenced alone: what each image's answer loses.
+
+    Measurements of shape (n, units): `accuracy_fall` (right before and wrong after: 1, the reverse: -1, else 0),
+    `logit_fall` and `loss_rise` of the image's label. Images without a label give nan. `logits` are those of the
+    untouched network.
+
+    Attributes:
+        layer: whose units.
+        fill: what stands in their place.
+    """
+
+    layer: LayerInfo
+    fill: Fill = ZERO
+
+    def __call__(self, model: nn.Module, batch: Batch) -> Seen:
+        """Ablate one batch."""
+        with torch.inference_mode():
+            way = cut_at(model, self.layer, batch.image)
+            live = way.prefix(batch.image)
+            before = answers(live.logits[None], batch.label)
+            n = len(batch.index)
+            found = {name: live.logits.new_full((n, self.layer.units), torch.nan) for name in FALLS}
+            fill = self.fill.maps(live.output, index=batch.index, label=batch.label)
+            for chosen, logits in way.single(live, range(self.layer.units), fill):
+                after = answers(logits, batch.label)
+                for name, (part, sign) in FALLS.items():
+                    found[name][:, chosen] = (sign * (after[part] - before[part])).T.to(live.logits.dtype)
+        return {"index": batch.index, "label": batch.label, "logits": live.logits, **found}
+
+    def shapes(self, outputs: int) -> Mapping[str, tuple[int, ...]]:
+        """The three falls and the logits."""
+        return {**dict.fromkeys(FALLS, (self.layer.units,)), "logits": (outputs,)}
+
+    @property
+    def passes(self) -> tuple[int, int]:
+        """One forward pass; what follows the layer once more for each unit is counted as a pass, which is too much."""
+        return (1 + self.layer.units, 0)
+
+
+@dataclass(frozen=True, eq=False)
+class MaskGroup:
+    """Sets of units to silence in the same way.
+
+    Attributes:
+        masks: one row for each set, true for the units that are silenced.
+        fill: what stands in their place.
+    """
+
+    masks: Bool[np.ndarray, "m units"]
+    fill: Fill = ZERO
+
+
+@dataclass(frozen=True, eq=False)
+class PredictMasked:
+    """Many sets of units of one layer silenced, one set at a time.
+
+    Measurements of shape (n, sets of all groups): `predicted`, the class number; `surprise`, the cross-entropy loss of
+    the label (nan without one).
+
+    Attributes:
+        layer: whose units.
+        groups: the sets.
+    """
+
+    layer: LayerInfo
+    groups: tuple[MaskGroup, ...] = field(default=())
+
+    def __call__(self, model: nn.Module, batch: Batch) -> Seen:
+        """Predict one batch as often as there are sets."""
+        with torch.inference_mode():
+            way = cut_at(model, self.layer, batch.image)
+            live = way.prefix(batch.image)
+            sets = sum(len(group.masks) for group in self.groups)
+            predicted = torch.zeros((len(batch.index), sets), dtype=torch.int32, device=live.logits.device)
+            surprise = live.logits.new_zeros((len(batch.index), sets))
+            first = 0
+            for group in self.groups:
+                fill = group.fill.maps(live.output, index=batch.index, label=batch.label)
+                masks = torch.from_numpy(group.masks).to(live.logits.device)
+                for chosen, logits in way.masked(live, masks, fill):
+                    place = slice(first + chosen.start, first + chosen.stop)
+                    predicted[:, place] = logits.argmax(2).T.int()
+                    surprise[:, place] = answers(logits, batch.label)["loss"].T
+                first += len(group.masks)
+        return {
+            "index": batch.index,
+            "label": batch.label,
+            "logits": live.logits,
+            "predicted": predicted,
+            "surprise": surprise,
+        }
+
+    def shapes(self, outputs: int) -> Mapping[str, tuple[int, ...]]:
+        """Predictions, losses and the logits."""
+        sets = sum(len(group.masks) for group in self.groups)
+        return {"predicted": (sets,), "surprise": (sets,), "logits": (outputs,)}
+
+    @property
+    def passes(self) -> tuple[int, int]:
+        """One forward pass, and one for each set, which is too much: only what follows the layer is computed again."""
+        return (1 + sum(len(group.masks) for group in self.groups), 0)
+
+
+FALLS: dict[str, tuple[str, int]] = {
+    "accuracy_fall": ("right", -1),
+    "logit_fall": ("logit", -1),
+    "loss_rise": ("loss", 1),
+}
+"""Measurement -> what of the answers it compares, and in which direction."""
+
+
+def answers(logits: Tensor, label: Tensor) -> dict[str, Tensor]:
+    """Of logits (m, n, classes): whether right, the label's logit, and its loss, each (m, n); nan without a label."""
+    known = (label >= 0) & (label < logits.shape[2])
+    safe = label.where(known, 0)
+    own = logits.gather(2, safe.expand(len(logits), -1)[..., None])[..., 0]
+    right = (logits.argmax(2) == safe).to(logits.dtype)
+    loss = logits.logsumexp(2) - own
+    nan = torch.full_like(own, torch.nan)
+    return {name: torch.where(known, part, nan) for name, part in (("right", right), ("logit", own), ("loss", loss))}
