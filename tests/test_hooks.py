@@ -15,7 +15,7 @@ from neuronscope.hooks import edited, intercepted, observed, placed, tapped, uni
 from neuronscope.models.sources import subject_from
 from neuronscope.preprocessing import Preprocess
 from neuronscope.run import Run
-from neuronscope.steps import GradientTimesActivation
+from neuronscope.steps import Gradients
 from neuronscope.units import LayerInfo, UnitSet
 
 UNITS = 4
@@ -325,9 +325,9 @@ def test_values_keep_their_precision_in_a_float64_run(images):
 
 def test_observing_inside_editing_sees_the_edit(subject, images):
     """What is observed under edits is the edited network."""
-    step = GradientTimesActivation((subject.layer("conv2"),))
+    step = Gradients((subject.layer("conv2"),))
     batch = Batch(index=torch.arange(5), image=images, label=torch.zeros(5, dtype=torch.int64))
     with edited(subject, [drop(UnitSet("relu#1", UNITS, (2,)))]):
-        found = step(subject.module, batch)["attribution"]
+        found = step(subject.module, batch)["pull/logit"]
     assert found[:, 2].eq(0).all()
     assert found[:, [0, 1, 3]].ne(0).any()

@@ -4,14 +4,17 @@ One recipe that works from a thousand digits to CIFAR-10: shuffled batches, Adam
 moved by a few pixels. The test images only ever measure; nothing is chosen by them, so the accuracy is an honest one.
 What comes out is repeatable: the same data, spec, seed, thread count and versions give the same bits.
 
-No general trainer: no validation split, no checkpoints on the way, one device.
+A share of the training images can be kept out to watch the training by (`TrainSpec.validation`). Nothing is chosen by
+these either, but who tries several settings can compare them there and leave the test images for the end.
+
+No general trainer: no checkpoints on the way, one device.
 """
 
 from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -108,6 +111,10 @@ class TrainSpec:
         Field(description="random moves of training images: shift by a few pixels, or flip and crop; default: shift for"
               " grey images, flip for colour"),
     ] = None  # fmt: skip
+    validation: Annotated[
+        float,
+        Field(ge=0, lt=1, description="share of each class's training images kept out, to watch the training by"),
+    ] = 0.0
     stop_at: Annotated[
         float | None,
         Field(gt=0, le=1, description="end once this share of the last 100 batches is right, as in the MNIST viewer"),
@@ -130,6 +137,8 @@ class HistoryRow:
         test_loss, test_accuracy: the same over all test images; nan in rows within an epoch.
         learning_rate: of the last step.
         seconds: since the start, tests included.
+        validation_loss, validation_accuracy: as those of the test, over the training images that were kept out; nan
+            without such images, too.
     """
 
     iteration: int
@@ -141,6 +150,8 @@ class HistoryRow:
     test_accuracy: float
     learning_rate: float
     seconds: float
+    validation_loss: float = np.nan
+    validation_accuracy: float = np.nan
 
 
 @dataclass(frozen=True)
@@ -153,7 +164,8 @@ class Trained:
         classes: class names.
         preprocess: how its input images are prepared.
         input_shape: (channels, height, width) of its input.
-        history: one row each `WINDOW` batches of an epoch and at its end; columns as in `HistoryRow`.
+        history: one row each `WINDOW` batches of an epoch and at its end; columns as in `HistoryRow`, those of the
+            validation only where images were kept out for it.
         confusion: test images of each true class (rows) by the class that the network gave (columns).
         seconds: wall time of training and tests.
         spec: what was asked for, with defaults filled in.
@@ -249,7 +261,8 @@ def train(
 
     Raises:
         InputError: images without a label, a class without an image, other classes in the test data, options that do
-            not fit the network, or a loss that is no longer finite.
+            not fit the network, a share for validation that leaves no image on one side, or a loss that is no longer
+            finite.
         DataError: an image file cannot be read and the data's `on_error` is `raise`.
 
     Example:
@@ -266,7 +279,8 @@ def train(
     preprocess = builtin.preprocess(options)
     if "raw-input" in spec.legacy:
         preprocess = replace(preprocess, mean=(), std=())
-    spec = _filled(spec, options, images=len(train_data), channels=preprocess.channels)
+    shown, watched = _parts(train_data, spec, run=run)
+    spec = _filled(spec, options, images=len(shown), channels=preprocess.channels)
     with run.scope(), _seeded(run):
         start = time.perf_counter()
         # Random weights are drawn on the CPU: the same ones for every device. Convolutions run faster channels-last.
@@ -274,7 +288,8 @@ def train(
         learner = _Learner(
             module=module,
             spec=spec,
-            train=_Images.of(train_data, preprocess, input_shape, run),
+            train=_Images.of(shown, preprocess, input_shape, run),
+            validation=None if watched is None else _Images.of(watched, preprocess, input_shape, run),
             test=_Images.of(test_data, preprocess, input_shape, run),
             run=run,
             start=start,
@@ -286,7 +301,7 @@ def train(
         classes=train_data.classes,
         preprocess=preprocess,
         input_shape=input_shape,
-        history=pd.DataFrame([asdict(row) for row in rows]),
+        history=_history(rows, watched=watched is not None),
         confusion=confusion,
         seconds=time.perf_counter() - start,
         spec=spec,
@@ -316,6 +331,35 @@ def learning_rate_at(step: int, *, steps: int, spec: TrainSpec) -> float:
     done = step / steps
     share = done / _RISE if done < _RISE else (1 + np.cos(np.pi * (done - _RISE) / (1 - _RISE))) / 2
     return spec.learning_rate * max(float(share), _FLOOR)
+
+
+def _parts(data: Data, spec: TrainSpec, *, run: Run) -> tuple[Data, Data | None]:
+    """The images to train on and those to watch by: that share of every class, drawn without regard to their order.
+
+    Raises:
+        InputError: the share is so small that it takes no image, or so large that a class keeps none.
+    """
+    if not spec.validation:
+        return data, None
+    rng = run.generator("train", "validation")
+    kept_out = np.zeros(len(data), dtype=bool)
+    for label in range(len(data.classes)):
+        rows = rng.permutation(np.flatnonzero(data.labels == label))
+        kept_out[rows[: round(spec.validation * len(rows))]] = True
+    shown, watched = data.take(np.flatnonzero(~kept_out)), data.take(np.flatnonzero(kept_out))
+    if not len(watched) or not class_counts(shown).all():
+        message = (
+            f"--validation {spec.validation:g} of {data.name} ({len(data):,} images in {len(data.classes)} classes) "
+            f"keeps {len(watched):,} images out: expected at least one, and one of each class left to train on. "
+            "Give another share, or more images"
+        )
+        raise InputError(message)
+    return replace(shown, name=data.name), watched
+
+
+def _history(rows: Sequence[HistoryRow], *, watched: bool) -> pd.DataFrame:
+    frame = pd.DataFrame([asdict(row) for row in rows])
+    return frame if watched else frame.drop(columns=[column for column in frame if column.startswith("validation_")])
 
 
 def _unheard(row: HistoryRow) -> None:
@@ -397,13 +441,15 @@ class _Learner:
     spec: TrainSpec
     train: _Images
     test: _Images
+    validation: _Images | None
     run: Run
     start: float
 
     def learn(self, report: Callable[[HistoryRow], None]) -> tuple[list[HistoryRow], Int[np.ndarray, "c c"]]:
         """The whole training: its history and the last confusion matrix."""
         progress = self.run.progress
-        progress.start("training", self._epochs * (len(self.train) + len(self.test)))
+        watched = len(self.validation) if self.validation is not None else 0
+        progress.start("training", self._epochs * (len(self.train) + watched + len(self.test)))
         try:
             return self._learn(report)
         finally:
@@ -446,9 +492,17 @@ class _Learner:
             if not tally.images:
                 message = f"no image of {self.train.data.name} can be read: nothing to train on. Check the files"
                 raise DataError(message)
-            test_loss, confusion = self._test(where=(iteration, epoch))
-            accuracy = float(np.trace(confusion) / confusion.sum())
-            row = replace(self._row(tally, iteration, epoch, images, rate), test_loss=test_loss, test_accuracy=accuracy)
+            row = self._row(tally, iteration, epoch, images, rate)
+            if self.validation is not None:
+                loss, cells = self._test(self.validation, where=(iteration, epoch))
+                row = replace(row, validation_loss=loss, validation_accuracy=_right(cells))
+            test_loss, confusion = self._test(self.test, where=(iteration, epoch))
+            row = replace(
+                row,
+                test_loss=test_loss,
+                test_accuracy=_right(confusion),
+                seconds=time.perf_counter() - self.start,
+            )
             tally = _Tally()
             rows.append(row)
             report(row)
@@ -477,13 +531,13 @@ class _Learner:
         optimiser.step()
         return value * len(labels), int((logits.detach().argmax(1) == labels).sum())
 
-    def _test(self, *, where: tuple[int, int]) -> tuple[float, Int[np.ndarray, "c c"]]:
-        """Mean loss and confusion matrix of the test images."""
+    def _test(self, held: _Images, *, where: tuple[int, int]) -> tuple[float, Int[np.ndarray, "c c"]]:
+        """Mean loss and confusion matrix of images that are not trained on."""
         self.module.eval()
-        classes = len(self.test.data.classes)
+        classes = len(held.data.classes)
         counts = torch.zeros(classes * classes, dtype=torch.int64)
         total, images = 0.0, 0
-        ordered = self.test.batches(np.arange(len(self.test)), size=self.run.batch_size)
+        ordered = held.batches(np.arange(len(held)), size=self.run.batch_size)
         with torch.inference_mode(), closing(ordered):
             for frames, labels in ordered:
                 logits = self.module(self._input(frames))
@@ -493,7 +547,7 @@ class _Learner:
                 images += len(labels)
                 self.run.progress.advance(len(labels))
         if not images:
-            message = f"no image of {self.test.data.name} can be read: nothing to test on. Check the files"
+            message = f"no image of {held.data.name} can be read: nothing to test on. Check the files"
             raise DataError(message)
         self._refuse_divergence(total, where=where)
         return total / images, counts.reshape(classes, classes).numpy()
@@ -534,6 +588,11 @@ class _Tally:
 
     def plus(self, loss: float, right: int, images: int) -> _Tally:
         return _Tally(self.loss + loss, self.right + right, self.images + images)
+
+
+def _right(confusion: Int[np.ndarray, "c c"]) -> float:
+    """Share of right answers in a confusion matrix."""
+    return float(np.trace(confusion) / confusion.sum())
 
 
 def _share(recent: deque[tuple[int, int]]) -> float:
@@ -706,6 +765,14 @@ def _page(trained: Trained) -> Page:
                 "test_accuracy": "share of right answers to all test images, 0 to 1; empty within an epoch",
                 "learning_rate": "of the last step",
                 "seconds": "since the start, tests included",
+                **(
+                    {
+                        "validation_loss": "mean cross-entropy of the training images that were kept out, nats",
+                        "validation_accuracy": "share of right answers to these, 0 to 1",
+                    }
+                    if trained.spec.validation
+                    else {}
+                ),
             },
             formats={"seconds": ".1f"},
         ),
@@ -720,11 +787,12 @@ def _page(trained: Trained) -> Page:
 def _curves(history: pd.DataFrame) -> tuple[Chart, Chart]:
     """Loss and accuracy over the iterations."""
     tested = history[history["test_loss"].notna()]
+    watched = [("validation", "validation", tested)] if "validation_loss" in history else []
 
     def chart(quantity: str, title: str, y: Axis) -> Chart:
         curves = tuple(
             Series(name, rows[f"{part}_{quantity}"].to_numpy(float), x=rows["iteration"].to_numpy(float))
-            for part, name, rows in (("train", "training", history), ("test", "test", tested))
+            for part, name, rows in (("train", "training", history), *watched, ("test", "test", tested))
         )
         return Chart(f"training_{quantity}", title, "line", curves, Axis("Iteration", "batches"), y)
 

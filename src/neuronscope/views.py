@@ -261,9 +261,10 @@ class NetworkLinks:
         InputError: arrays of different lengths, or a weight that is not finite.
     """
 
-    start: Int[np.ndarray, " e"]
-    end: Int[np.ndarray, " e"]
-    weight: Float[np.ndarray, " e"]
+    # Not one axis name for all three: that they agree is checked here, at the door.
+    start: Int[np.ndarray, " _"]
+    end: Int[np.ndarray, " _"]
+    weight: Float[np.ndarray, " _"]
 
     def __post_init__(self) -> None:
         """Refuse links without a start, an end or a weight."""

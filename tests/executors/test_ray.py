@@ -21,7 +21,7 @@ from neuronscope.errors import DataError
 from neuronscope.executors import EXECUTORS, RayCluster
 from neuronscope.executors import ray as module
 from neuronscope.faces.cli.app import app
-from neuronscope.faces.cli.run import make_executor
+from neuronscope.faces.cli.making import make_executor
 from neuronscope.maths.streams import Each, Moments, StackRows
 
 WORKERS = 2

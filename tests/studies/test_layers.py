@@ -14,9 +14,10 @@ from torch import nn
 import neuronscope as ns
 from neuronscope.maths.selectivity import population_sparseness
 from neuronscope.result import open_result, same
+from neuronscope.studies.blocks import unit_parts
 from neuronscope.studies.layers import plan_layers
 from neuronscope.studies.layers.measures import LayerSums
-from neuronscope.studies.layers.setting import blocks, planned_sweeps, settle, unit_parts
+from neuronscope.studies.layers.setting import blocks, planned_sweeps, settle
 from neuronscope.units import LayerInfo
 
 CLASSES = ("a", "b", "c", "d")

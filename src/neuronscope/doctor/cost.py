@@ -19,7 +19,7 @@ from neuronscope.errors import NeuronscopeError
 from neuronscope.models.subject import Subject
 from neuronscope.quantities import duration, memory_size
 from neuronscope.run import Run
-from neuronscope.steps import GradientTimesActivation, Predict, activation_bytes
+from neuronscope.steps import Gradients, Predict, activation_bytes
 from neuronscope.studies import STUDIES, Study
 from neuronscope.sweep import Plan, timed
 from neuronscope.units import LayerInfo
@@ -70,7 +70,7 @@ def measure_times(subject: Subject, data: Data, *, layers: Sequence[LayerInfo], 
     forward = timed(subject, few, Predict(), run=run)
     text = f"{duration(forward)} for an image forward"
     if layers:
-        both = timed(subject, few, GradientTimesActivation(tuple(layers), target="prediction"), run=run)
+        both = timed(subject, few, Gradients(tuple(layers), of="prediction", measures=()), run=run)
         text += f", {duration(both)} forward and backward"
     batch = min(run.batch_size, len(few))
     where = f"{run.torch_device}, batches of {batch}, decoding included"

@@ -6,6 +6,7 @@ The result is saved before anything is drawn, so that a full disk or a failing p
 
 from __future__ import annotations
 
+import re
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -92,15 +93,24 @@ def draw_outputs(result: Result, folder: Path, *, original: Original = "none") -
     study = STUDIES[result.provenance.study]
     files = [
         *study.export_original(result, folder / "original"),
-        *_copied(study.original_figures, drawn.figures, folder / "original"),
+        *_copied(study.original_figures, drawn.figures, folder / "original", dataset=_dataset(result.provenance.data)),
     ]
     return replace(drawn, original=tuple(files))
 
 
-def _copied(names: Mapping[str, str], figures: Sequence[Path], target: Path) -> list[Path]:
-    """Figures under the names that the original program gives them; of several that fit, the first of the page."""
+def _dataset(data: str) -> str:
+    """The images' name as part of a file name: `mnist` of `mnist:test[1000]`."""
+    return re.sub(r"[^\w-]+", "-", data.partition(":")[0]) or "images"
+
+
+def _copied(names: Mapping[str, str], figures: Sequence[Path], target: Path, *, dataset: str) -> list[Path]:
+    """Figures under the names that the original program gives them; of several that fit, the first of the page.
+
+    `{dataset}` in a name stands for what the images are called.
+    """
     written = []
-    for name, pattern in names.items():
+    for pattern_name, pattern in names.items():
+        name = pattern_name.replace("{dataset}", dataset)
         figure = next((path for path in figures if fnmatch(path.name, pattern + Path(name).suffix)), None)
         if figure is not None:
             written.append(Path(shutil.copyfile(figure, target / name)))

@@ -35,6 +35,7 @@ from neuronscope.errors import (
 from neuronscope.fetching import fetch, torchvision_weights
 from neuronscope.models.builtin import BUILTIN_MODELS
 from neuronscope.models.checkpoints import load_checkpoint
+from neuronscope.models.keras import load_keras
 from neuronscope.models.probe import probe
 from neuronscope.models.subject import Subject
 from neuronscope.models.weights import (
@@ -60,6 +61,8 @@ _SEED = 0
 """Of `--weights random`: the same random network every time."""
 
 _WEIGHTS_FILE = re.compile(r"[/\\]|\.(pth|pt|th|tar|bin|ckpt|safetensors)$", re.IGNORECASE)
+
+_KERAS_FILES = (".h5", ".hdf5", ".keras")
 
 
 @dataclass(frozen=True)
@@ -110,8 +113,8 @@ def load_model(
 
     Args:
         source: `torchvision:NAME`, `timm:NAME`, `python:package.module:factory`, `python:file.py:factory`, `file:PATH`
-            (written by `neuronscope train`), `builtin:NAME`, or a network itself (see `subject_from` for what happens
-            to it).
+            (written by `neuronscope train`), `keras:PATH` (an `.h5` file), `builtin:NAME`, or a network itself (see
+            `subject_from` for what happens to it).
         weights: a weights file; a weights name of torchvision or timm, as in `DEFAULT`, which is downloaded unless it
             is there; `random`; `own` for the weights that a Python factory brings.
         classes: class names; by default those of the weights, else numbers.
@@ -518,11 +521,24 @@ def _built(name: str, arguments: Mapping[str, Any]) -> nn.Module:
         raise WeightsError(message) from problem
 
 
+def _keras(path: str, options: ModelOptions) -> Subject:
+    """A sequential CNN from a Keras .h5 file."""
+    source = f"keras:{path}"
+    if options.weights not in (None, path):
+        message = f"{source} holds its own weights: leave --weights {options.weights} out"
+        raise InputError(message)
+    network = load_keras(path, input_shape=options.input_shape)
+    return _subject(
+        network.module, source, network.input_shape, network.preprocess, options, classes=None, not_loaded=()
+    )
+
+
 MODEL_SOURCES: dict[str, Loader] = {
     "torchvision": _torchvision,
     "timm": _timm,
     "python": _python,
     "file": _file,
+    "keras": _keras,
     "builtin": _builtin,
 }
 """Prefix of a source -> its loader."""
@@ -551,6 +567,8 @@ def _no_prefix(source: str) -> str:
         advice = f"Say builtin:{name}"
     elif name in known:
         advice = f"Say torchvision:{name}"
+    elif Path(name).suffix.lower() in _KERAS_FILES:
+        advice = f"Say keras:{name}"
     elif Path(name).is_file():
         advice = f"Say file:{name} for a checkpoint of `neuronscope train`, or the architecture and --weights {name}"
     else:

@@ -17,7 +17,8 @@ from torch import fx, nn
 from torch.nn import functional
 
 from neuronscope.replay.facts import Facts
-from neuronscope.replay.program import Operation, Program
+from neuronscope.replay.folding import Convolution, untouched
+from neuronscope.replay.program import Operation, Program, layer_output
 
 MAPS = 4  # axes of a batch of maps: image, channel, row, column
 
@@ -60,11 +61,6 @@ def followed(program: Program, facts: Facts, channels: Channels) -> dict[fx.Node
     return found
 
 
-def untouched(module: nn.Module) -> bool:
-    """Whether a module does what its class says: nobody has hooked it."""
-    return not (module._forward_hooks or module._forward_pre_hooks)  # noqa: SLF001 there is no public way to ask
-
-
 def _asks_shape(node: fx.Node) -> bool:
     if node.op == "call_method":
         return node.target in ("size", "dim", "numel")
@@ -79,11 +75,15 @@ def _after(
     before, after = facts.shape(next(source for source in node.all_input_nodes if source in found)), facts.shape(node)
     if before is None or after is None or any(other != place for other in inputs):
         return None
+    operation = program.operations[node]
+    if isinstance(operation, Convolution):
+        own = operation.groups == operation.weight.shape[0] and operation.weight.shape[1] == 1
+        return place if own and place.axis == 1 and len(before) == MAPS else None  # a filter for each channel
     if node.op == "call_module":
         return _after_module(program.modules[node], place, before, after)
     if not (node.args and (node.args[0] in found or _is_combination(node))):
         return None  # the value is not the operation's first argument: a weight, a size, something rare
-    return _after_function(node, place, before, after, found, facts)
+    return _after_function(node, operation, place, before, after, found, facts)
 
 
 _APART_MODULES: frozenset[type[nn.Module]] = frozenset(
@@ -115,14 +115,12 @@ def _after_module(
         return place if module.running_mean is not None else None
     if len(before) != MAPS or len(after) != MAPS:
         return None
-    if isinstance(module, nn.Conv2d) and kind is nn.Conv2d:
-        own = module.groups == module.in_channels == module.out_channels  # each channel has a filter of its own
-        return place if own else None
     return place if kind in _APART_POOLS else None
 
 
 _APART_FUNCTIONS: frozenset[Operation] = frozenset(
     {
+        layer_output,
         *(torch.relu, torch.sigmoid, torch.tanh, functional.relu, functional.relu6, functional.leaky_relu),
         *(functional.elu, functional.selu, functional.gelu, functional.silu, functional.mish, functional.hardswish),
         *(functional.hardsigmoid, functional.hardtanh, functional.sigmoid, functional.tanh, functional.softplus),
@@ -154,6 +152,7 @@ def _is_combination(node: fx.Node) -> bool:
 
 def _after_function(
     node: fx.Node,
+    operation: Operation,
     place: Channels,
     before: tuple[int, ...],
     after: tuple[int, ...],
@@ -168,7 +167,7 @@ def _after_function(
         same = len(after) == len(before) and after[place.axis] == before[place.axis]
         return place if same else None
     method = node.op == "call_method"
-    if target in _APART_FUNCTIONS or (method and target in _APART_METHODS):
+    if target in _APART_FUNCTIONS or operation in _APART_FUNCTIONS or (method and target in _APART_METHODS):
         return place
     if target in _POOL_FUNCTIONS:
         return place if place.axis == 1 and len(before) == len(after) == MAPS else None
@@ -220,5 +219,3 @@ def _joined(node: fx.Node, place: Channels, found: Mapping[fx.Node, Channels], f
             return None
         first += shape[over]
     return Channels(place.axis, first, place.step)
-
-

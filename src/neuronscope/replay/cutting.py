@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from jaxtyping import Bool, Float
@@ -32,7 +32,7 @@ class Cut:
     """A network cut at a layer; made by `cut`, valid while the network stays where it is, unchanged, in eval mode.
 
     Attributes:
-        layer: where.
+        layer: where; units are counted in the whole layer.
         way: how edited logits are found; see the package.
         reason: why not in a faster way, empty for the fastest.
     """
@@ -107,7 +107,7 @@ def cut(module: nn.Module, layer: LayerInfo, example: Tensor, *, memory: int = M
 
     Args:
         module: the network, in eval mode, on its device (inside `hooks.placed`); it is not changed.
-        layer: where to cut: any layer, a block as well as the classifier.
+        layer: where to cut: any layer, a block as well as the classifier; of a part, the whole layer.
         example: one or more prepared images (n, channels, height, width); two are used.
         memory: bytes of activations that a replay may hold at once.
 
@@ -133,6 +133,8 @@ def cut(module: nn.Module, layer: LayerInfo, example: Tensor, *, memory: int = M
             "Call .eval() on the network first"
         )
         raise InputError(message)
+    if layer.whole is not None:
+        layer = _whole(layer, layer.whole)
     pair = example[:2]
     reasons: list[str] = []
     ways: tuple[Callable[[], tuple[Way, Tail]], ...] = (
@@ -145,7 +147,15 @@ def cut(module: nn.Module, layer: LayerInfo, example: Tensor, *, memory: int = M
             _prove(tail, module, layer, pair)
         except UnsuitedError as problem:
             reasons.append(str(problem))
-        except (RuntimeError, TypeError, ValueError, KeyError, IndexError, AttributeError, NotImplementedError) as problem:
+        except (
+            RuntimeError,
+            TypeError,
+            ValueError,
+            KeyError,
+            IndexError,
+            AttributeError,
+            NotImplementedError,
+        ) as problem:
             # The network's own code meets shapes and calls it was not written for; the next way spares it that.
             reasons.append(f"{type(problem).__name__}: {problem}".splitlines()[0])
         else:
@@ -155,6 +165,12 @@ def cut(module: nn.Module, layer: LayerInfo, example: Tensor, *, memory: int = M
     reason = "; then ".join(reasons)
     _log.info("replay at '%s': %s%s", layer.name, name, f", because {reason}" if reason else "")
     return Cut(layer, name, reason, tail)
+
+
+def _whole(part: LayerInfo, units: int) -> LayerInfo:
+    axis = part.channel_axis - 1 if part.channel_axis > 0 else len(part.shape) - 1
+    shape = (*part.shape[:axis], units, *part.shape[axis + 1 :])
+    return replace(part, shape=shape, units=units, first=0, whole=None)
 
 
 def _graph(module: nn.Module, layer: LayerInfo, example: Tensor, *, memory: int) -> tuple[Way, Tail]:

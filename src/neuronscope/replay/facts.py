@@ -62,7 +62,9 @@ def facts_of(program: Program, example: Tensor) -> Facts:
     for images in (two[:1], two):
         forms: dict[fx.Node, Any] = {program.images: _form(images)}
         steps = program.steps(program.nodes, keep=())
-        execute(steps, {program.images: images}, visit=lambda node, value, forms=forms: forms.update({node: _form(value)}))
+        execute(
+            steps, {program.images: images}, visit=lambda node, value, forms=forms: forms.update({node: _form(value)})
+        )
         found.append(forms)
     return Facts(*found)
 
@@ -112,7 +114,7 @@ def _growth(one: Any, two: Any) -> Growth:
             return "shared" if one == two else "other"
         case int(), int():
             return "shared" if one == two else "rows" if 2 * one == two else "other"
-        case (tuple() | list()), (tuple() | list()) if len(one) == len(two):
+        case ((tuple() | list()), (tuple() | list())) if len(one) == len(two):
             found = {_growth(a, b) for a, b in zip(one, two, strict=True)}
             return "shared" if found <= {"shared"} else "other" if "other" in found else "rows"
         case _:

@@ -1,27 +1,25 @@
-"""Convolutions of the private tail: normalisation folded in, weights in the memory order that runs fastest.
+"""Convolutions of a program: normalisation folded in, weights in the memory order that runs fastest.
 
-The network's own modules stay as they are; the tail has copies of the weights that were changed. Folding makes the
+The network's own modules stay as they are; the program has copies of their weights. Folding makes the
 same numbers within rounding (it is worked out in float64).
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, fx, nn
 from torch.nn import functional
 
-from neuronscope.replay.channels import untouched
-from neuronscope.replay.program import Program, Step
+from neuronscope.replay.program import Program
 
 LAST_FORMATS = (torch.float32, torch.bfloat16, torch.float16)
 """Number formats whose convolutions are faster with channels last; float64 has no such kernels on a processor."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Convolution:
     """A two-dimensional convolution as plain values."""
 
@@ -37,33 +35,41 @@ class Convolution:
         return functional.conv2d(maps, self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
 
 
-def folded(program: Program, nodes: Collection[fx.Node]) -> tuple[dict[fx.Node, Step], dict[fx.Node, Convolution]]:
-    """Steps to run instead of convolutions among `nodes`, and those convolutions, by the node of their result.
+def folded(program: Program) -> Program:
+    """The program with its convolutions as plain values; the operations of `program` are used up.
 
-    A batch normalisation that alone reads a convolution takes its place, and the convolution's own node is dropped.
+    A batch normalisation that alone reads a convolution becomes that convolution, whose own node is dropped.
     """
-    steps: dict[fx.Node, Step] = {}
-    convolutions: dict[fx.Node, Convolution] = {}
     members = set(program.nodes)
-    for node in nodes:
+    operations, dropped = dict(program.operations), set[fx.Node]()
+    for node in program.nodes:
         module = program.modules.get(node)
-        if type(module) is not nn.Conv2d or not isinstance(module, nn.Conv2d) or not _plain(module, node):
+        if type(module) is not nn.Conv2d or not _plain(module, node):
             continue
         readers = [reader for reader in node.users if reader in members]
         norm = program.modules.get(readers[0]) if len(readers) == 1 and node is not program.logits else None
-        if isinstance(norm, nn.BatchNorm2d) and readers[0] in nodes and _foldable(norm):
-            result, convolution = readers[0], _fold(module, norm)
+        if isinstance(norm, nn.BatchNorm2d) and _foldable(norm):
+            readers[0].args = node.args
+            operations[readers[0]] = _fold(module, norm)
+            dropped.add(node)
         else:
-            result, convolution = node, _copy(module, module.weight, module.bias)
-        steps[result] = Step(result, convolution, (node.args[0],), {}, ())
-        convolutions[result] = convolution
-    return steps, convolutions
+            operations[node] = _copy(module, module.weight, module.bias)
+    nodes = tuple(node for node in program.nodes if node not in dropped)
+    modules = {
+        node: module for node, module in program.modules.items() if not isinstance(operations[node], Convolution)
+    }
+    return replace(program, nodes=nodes, operations=operations, modules=modules)
 
 
 def maps_last(value: Tensor) -> Tensor:
     """A batch of maps with channels last in memory, anything else as it is."""
     fits = value.ndim == 4 and value.dtype in LAST_FORMATS  # noqa: PLR2004 n, c, h, w
     return value.contiguous(memory_format=torch.channels_last) if fits else value
+
+
+def untouched(module: nn.Module) -> bool:
+    """Whether a module does what its class says: nobody has hooked it."""
+    return not (module._forward_hooks or module._forward_pre_hooks)  # noqa: SLF001 there is no public way to ask
 
 
 def _plain(module: nn.Conv2d, node: fx.Node) -> bool:

@@ -49,5 +49,3 @@ class Full:
 def as_made(output: Float[Tensor, "n units *map"], layer: LayerInfo) -> Tensor:
     """The layer's output with its axes in the network's own order: undoes `hooks.units_first`."""
     return output if layer.channel_axis == 1 else output.movedim(1, layer.channel_axis)
-
-

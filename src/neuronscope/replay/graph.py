@@ -12,7 +12,7 @@ If there is no rest, the logits are a sum and are written down: the closed form.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -80,9 +80,9 @@ class Graph:
     def __init__(self, module: nn.Module, layer: LayerInfo, example: Tensor, *, memory: int) -> None:
         """Trace, learn shapes from the example, and plan."""
         self._layer, self._memory = layer, memory
-        self._program = traced(module, layer)
         with torch.inference_mode():
-            self._facts = facts_of(self._program, example)
+            self._program = folded(traced(module, layer))
+            self._facts = facts_of(self._program, maps_last(example))
             self._plan()
 
     @property
@@ -110,27 +110,21 @@ class Graph:
         if program.logits in apart and apart[program.logits].step != 1:
             del apart[program.logits]  # each unit has several logits: run like any other value
         mixed = [node for node in tail if node not in apart]
-        instead, convolutions = folded(program, mixed)
-        # Only results that something reads are worked out; a folded convolution has no reader any more.
-        mixed = _read(mixed, instead, program.logits)
-        mixing = {
-            node: found
-            for node in mixed
-            if (found := mixing_at(program, facts, node, apart=apart, units=shape[axis], convolutions=convolutions))
-        }
+        candidates = {node: mixing_at(program, facts, node, apart=apart, units=shape[axis]) for node in mixed}
+        mixing = {node: found for node, found in candidates.items() if found is not None}
         self._apart, self._mixing = apart, mixing
         self._is_logits = program.logits in apart
         self._final = mixing.get(program.logits)
         rest = [node for node in mixed if node not in mixing]
         keep = (program.logits,)
-        self._single = self._rest(program.steps(rest, keep=keep, instead=instead), {*apart}, {*mixing})
-        self._dense = self._rest(program.steps(mixed, keep=keep, instead=instead), {*apart}, set())
+        self._single = self._rest(program.steps(rest, keep=keep), {*apart}, {*mixing})
+        self._dense = self._rest(program.steps(mixed, keep=keep), {*apart}, set())
         borders = {program.logits} if self._is_logits else set(self._dense.borders)
         self._borders = tuple(node for node in apart if node in borders)
         inside = [node for node in _leading_to(apart, borders) if node is not program.layer]
         self._channelwise = program.steps(inside, keep=borders)
         self._aside = tuple(
-            dict.fromkeys(node for step in self._channelwise for node in step.reads if node not in apart)
+            dict.fromkeys(node for step in self._channelwise for node in step.node.all_input_nodes if node not in apart)
         )
         self._prefix = program.steps(
             program.nodes,
@@ -141,7 +135,9 @@ class Graph:
 
     def _rest(self, steps: tuple[Step, ...], apart: set[fx.Node], mixing: set[fx.Node]) -> _Rest:
         made = {step.node for step in steps}
-        outside = list(dict.fromkeys(node for step in steps for node in step.reads if node not in made | mixing))
+        outside = list(
+            dict.fromkeys(node for step in steps for node in step.node.all_input_nodes if node not in made | mixing)
+        )
         live = tuple(node for node in outside if node not in apart)
         return _Rest(steps, live, tuple(node for node in outside if node in apart))
 
@@ -161,7 +157,7 @@ class Graph:
     def prefix(self, images: Tensor) -> Live:
         """One forward pass; keeps what lives across the cut, with channels last."""
         program, n = self._program, len(images)
-        values = execute(self._prefix, {program.images: images})
+        values = execute(self._prefix, {program.images: maps_last(images)})
         output = units_first(values[program.layer], self._layer)
         kept: dict[Any, Any] = {"images": n}
         for node in self._dense.live:
@@ -197,7 +193,7 @@ class Graph:
     def _replaced(self, live: Live, fill: Tensor) -> _Replaced:
         program, units = self._program, self._layer.units
         values = {node: live.kept["aside", node] for node in self._aside}
-        values[program.layer] = as_made(fill, self._layer).contiguous()
+        values[program.layer] = maps_last(as_made(fill, self._layer))
         execute(self._channelwise, values)
         n = len(live.logits)
         active = torch.zeros(n, units, dtype=torch.bool, device=fill.device)
@@ -207,7 +203,7 @@ class Graph:
         for node in self._borders:
             place, base = self._apart[node], live.kept["border", node]
             own = _by_unit(_own(values[node], place, units) - _own(base, place, units), place)
-            largest = own.abs().flatten(2).amax(2)
+            largest = own.abs().amax(tuple(range(2, own.ndim)))
             active |= largest != 0  # also where it is not a number
             if node in summed:
                 changes[node] = own.contiguous()
@@ -215,9 +211,7 @@ class Graph:
         return _Replaced({node: maps_last(values[node]) for node in self._borders}, changes, active, dominant)
 
     @torch.inference_mode()
-    def _single_chunk(
-        self, live: Live, units: Int[Tensor, "m"], replaced: _Replaced
-    ) -> Float[Tensor, "m n classes"]:
+    def _single_chunk(self, live: Live, units: Int[Tensor, "m"], replaced: _Replaced) -> Float[Tensor, "m n classes"]:
         if self._is_logits:
             logits = live.logits.repeat(len(units), 1, 1)
             own = _own(replaced.values[self._program.logits], self._apart[self._program.logits], self._layer.units)
@@ -281,6 +275,8 @@ class Graph:
             images = torch.arange(len(live.logits), device=chosen.device)
             return [(position.expand_as(images), images) for position in chosen.any(1).nonzero()]
         position, image = chosen.nonzero(as_tuple=True)
+        if len(position) == 0:
+            return []
         return list(zip(position.split(self._rows), image.split(self._rows), strict=True))
 
     def _run(self, rest: _Rest, values: dict[fx.Node, Any], live: Live, images: Int[Tensor, "r"]) -> Tensor:
@@ -337,20 +333,14 @@ def _by_unit(own: Tensor, place: Channels) -> Tensor:
 def _dominating(largest: Float[Tensor, "n units"], base: Tensor, place: Channels) -> Bool[Tensor, "n units"]:
     """Whether a change is far larger than what the other channels usually reach."""
     units, step = largest.shape[1], place.step
-    reached = base.movedim(place.axis, 1).abs().flatten(2).amax(2) if base.ndim > 2 else base.abs()  # noqa: PLR2004
+    reached = base.abs()
+    if base.ndim > 2:
+        reached = reached.movedim(place.axis, 1)
+        reached = reached.amax(tuple(range(2, base.ndim)))  # noqa: PLR2004
     squares = reached.double().square()
     own = squares[:, place.first : place.first + units * step].unflatten(1, (units, step)).sum(2)
     others = (squares.sum(1, keepdim=True) - own).clamp(min=0) / max(squares.shape[1] - step, 1)
     return largest.double() > _OUTLIER * others.sqrt()
-
-
-def _read(nodes: Sequence[fx.Node], instead: Mapping[fx.Node, Step], logits: fx.Node) -> list[fx.Node]:
-    """Those of the nodes whose results somebody reads, with some steps replaced."""
-    wanted = {logits}
-    for node in reversed(nodes):
-        if node in wanted:
-            wanted.update(instead[node].reads if node in instead else node.all_input_nodes)
-    return [node for node in nodes if node in wanted]
 
 
 def _leading_to(apart: Collection[fx.Node], borders: set[fx.Node]) -> list[fx.Node]:

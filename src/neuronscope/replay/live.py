@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float
@@ -34,6 +34,7 @@ class Live:
     kept: Mapping[Any, Any]
 
 
+@runtime_checkable
 class Tail(Protocol):
     """One way to find the logits of an edited network."""
 

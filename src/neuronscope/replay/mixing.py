@@ -8,19 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, fx, nn
 from torch.nn import functional
 
-from neuronscope.replay.channels import MAPS, Channels, untouched
+from neuronscope.replay.channels import MAPS, Channels
 from neuronscope.replay.facts import Facts
-from neuronscope.replay.folding import Convolution
+from neuronscope.replay.folding import Convolution, untouched
 from neuronscope.replay.program import Program
 
 
+@runtime_checkable
 class Mixing(Protocol):
     """An operation to which every unit adds its part."""
 
@@ -109,42 +110,27 @@ class MixingLinear:
 
 
 def mixing_at(
-    program: Program,
-    facts: Facts,
-    node: fx.Node,
-    *,
-    apart: Mapping[fx.Node, Channels],
-    units: int,
-    convolutions: Mapping[fx.Node, Convolution],
+    program: Program, facts: Facts, node: fx.Node, *, apart: Mapping[fx.Node, Channels], units: int
 ) -> Mixing | None:
     """The operation as one to which each unit adds its part; None where it is none.
 
     Args:
         program: the network.
         facts: shapes of its values.
-        node: which operation; for a folded normalisation, the normalisation.
+        node: which operation.
         apart: values in which units are apart.
         units: number of units.
-        convolutions: convolutions by the node of their result.
     """
-    shape = facts.shape(node)
-    if node in convolutions:
-        convolution = convolutions[node]
-        reads = node.args[0]
-        if program.modules.get(node) is not None and not isinstance(program.modules[node], nn.Conv2d):
-            reads = reads.args[0] if isinstance(reads, fx.Node) else reads  # the normalisation reads its convolution
-        if not isinstance(reads, fx.Node) or reads not in apart or convolution.groups != 1 or shape is None:
-            return None
-        place = apart[reads]
-        if place.axis != 1 or place.step != 1 or len(facts.shape(reads) or ()) != MAPS:
-            return None
-        filters = convolution.weight[:, place.first : place.first + units].permute(1, 2, 3, 0).flatten(1, 2)
-        return MixingConvolution(reads, filters.contiguous(), convolution, (shape[2], shape[3]))
-    module, reads = program.modules.get(node), node.args[0] if node.args else None
-    if type(module) is not nn.Linear or not isinstance(module, nn.Linear) or not untouched(module):
+    reads, result = (node.args[0] if node.args else None), facts.shape(node)
+    if not isinstance(reads, fx.Node) or reads not in apart or result is None or apart[reads].axis != 1:
         return None
-    if not isinstance(reads, fx.Node) or reads not in apart or len(shape or ()) != 2:  # noqa: PLR2004 image and feature
-        return None
-    place = apart[reads]
-    part = module.weight.detach()[:, place.first : place.first + units * place.step]
-    return MixingLinear(reads, part.unflatten(1, (units, place.step)).permute(1, 2, 0))
+    place, operation, axes = apart[reads], program.operations[node], len(facts.shape(reads) or ())
+    if isinstance(operation, Convolution):
+        if operation.groups != 1 or place.step != 1 or axes != MAPS:
+            return None
+        filters = operation.weight[:, place.first : place.first + units].permute(1, 2, 3, 0).flatten(1, 2)
+        return MixingConvolution(reads, filters.contiguous(), operation, (result[2], result[3]))
+    if type(operation) is nn.Linear and untouched(operation) and axes == 2:  # noqa: PLR2004 image and feature
+        part = operation.weight.detach()[:, place.first : place.first + units * place.step]
+        return MixingLinear(reads, part.unflatten(1, (units, place.step)).permute(1, 2, 0))
+    return None

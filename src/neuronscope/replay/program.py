@@ -44,25 +44,18 @@ class Program:
     operations: Mapping[fx.Node, Operation]
     modules: Mapping[fx.Node, nn.Module]
 
-    def steps(
-        self, nodes: Sequence[fx.Node], *, keep: Iterable[fx.Node], instead: Mapping[fx.Node, Step] | None = None
-    ) -> tuple[Step, ...]:
+    def steps(self, nodes: Sequence[fx.Node], *, keep: Iterable[fx.Node]) -> tuple[Step, ...]:
         """The given nodes ready to run, each forgetting what no later one reads and `keep` does not name."""
         last: dict[fx.Node, int] = {}
-        plain = [
-            (instead or {}).get(node) or Step(node, self.operations[node], node.args, node.kwargs, ()) for node in nodes
-        ]
-        for place, step in enumerate(plain):
-            last[step.node] = place
-            last |= dict.fromkeys(step.reads, place)
+        for place, node in enumerate(nodes):
+            last |= dict.fromkeys((node, *node.all_input_nodes), place)
         kept = set(keep)
-        spent: list[list[fx.Node]] = [[] for _ in plain]
+        spent: list[list[fx.Node]] = [[] for _ in nodes]
         for node, place in last.items():
             if node not in kept:
                 spent[place].append(node)
         return tuple(
-            Step(step.node, step.operation, step.args, step.kwargs, tuple(forget))
-            for step, forget in zip(plain, spent, strict=True)
+            Step(node, self.operations[node], tuple(forget)) for node, forget in zip(nodes, spent, strict=True)
         )
 
 
@@ -72,16 +65,7 @@ class Step:
 
     node: fx.Node
     operation: Operation
-    args: tuple[Any, ...]
-    kwargs: Mapping[str, Any]
     forget: tuple[fx.Node, ...]
-
-    @property
-    def reads(self) -> list[fx.Node]:
-        """The nodes among the arguments."""
-        found: list[fx.Node] = []
-        fx.map_arg((self.args, dict(self.kwargs)), found.append)
-        return found
 
 
 def execute(
@@ -89,8 +73,8 @@ def execute(
 ) -> dict[fx.Node, Any]:
     """Run steps; `values` has what they read from outside, gets what they give and loses what they forget."""
     for step in steps:
-        args = fx.map_arg(step.args, values.__getitem__)
-        kwargs = fx.map_arg(dict(step.kwargs), values.__getitem__)
+        args = fx.map_arg(step.node.args, values.__getitem__)
+        kwargs = fx.map_arg(step.node.kwargs, values.__getitem__)
         values[step.node] = step.operation(*args, **kwargs)
         if visit is not None:
             visit(step.node, values[step.node])
@@ -106,19 +90,17 @@ def traced(module: nn.Module, layer: LayerInfo) -> Program:
         UnsuitedError: torch.fx cannot follow the network, the layer is not to be seen in what it found, or something
             is overwritten in a way that has no plain twin.
     """
-    root = _OneInput(module)
-    tracer = _Tracer(root, module.get_submodule(layer.module_name))
     try:
-        graph = tracer.trace(root)
-    except Exception as problem:  # noqa: BLE001 the network's own code runs on stand-ins for tensors: anything may happen
-        message = f"torch.fx cannot trace the network ({_first_line(problem)})"
-        raise UnsuitedError(message) from problem
-    calls = [node for node in graph.nodes if node.op == "call_module" and tracer.is_layer(node)]
+        root, graph, calls = _traced(module, layer, opaque=False)
+    except UnsuitedError:
+        root, graph, calls = _traced(module, layer, opaque=True)
     if len(calls) <= layer.call:
         message = f"torch.fx does not see call {layer.call} of '{layer.module_name}'"
         raise UnsuitedError(message)
     modules = {node: root.get_submodule(str(node.target)) for node in graph.nodes if node.op == "call_module"}
-    operations = {node: _without_writing(node, modules) for node in graph.nodes if node.op not in ("placeholder", "output")}
+    operations = {
+        node: _without_writing(node, modules) for node in graph.nodes if node.op not in ("placeholder", "output")
+    }
     operations |= {node: _reading(root, str(node.target)) for node in graph.nodes if node.op == "get_attr"}
     _redirect(graph, operations)
     (images,) = (node for node in graph.nodes if node.op == "placeholder")
@@ -136,6 +118,22 @@ def traced(module: nn.Module, layer: LayerInfo) -> Program:
     return Program(nodes, images, calls[layer.call], logits, plain, modules)
 
 
+def _traced(module: nn.Module, layer: LayerInfo, *, opaque: bool) -> tuple[nn.Module, fx.Graph, list[fx.Node]]:
+    """The traced graph, under which root, and the layer's output at each call; an opaque layer is not looked into."""
+    root = _OneInput(module)
+    tracer = _Tracer(module.get_submodule(layer.module_name), opaque=opaque)
+    try:
+        return root, tracer.trace(root), tracer.outputs
+    except Exception as problem:  # noqa: BLE001 the network's own code runs on stand-ins for tensors: anything may happen
+        message = f"torch.fx cannot trace the network ({_first_line(problem)})"
+        raise UnsuitedError(message) from problem
+
+
+def layer_output(output: Any) -> Any:
+    """Marks a layer's output in a graph: what an edit replaces is what goes on from here, as with a hook."""
+    return output
+
+
 class _OneInput(nn.Module):
     """The network called as it always is: with images alone, so that its other arguments have their defaults."""
 
@@ -143,22 +141,33 @@ class _OneInput(nn.Module):
         super().__init__()
         self.network = network
 
-    def forward(self, images: Tensor) -> Any:
+    def forward(self, images: Any) -> Any:
         return self.network(images)
 
 
 class _Tracer(fx.Tracer):
-    """Follows the network into its own modules, not into torch's nor into the layer."""
+    """Follows the network into its own modules, not into torch's, and marks the layer's outputs."""
 
-    def __init__(self, root: nn.Module, layer: nn.Module) -> None:
+    def __init__(self, layer: nn.Module, *, opaque: bool) -> None:
         super().__init__(param_shapes_constant=True)
-        self._root, self._layer = root, layer
+        self._layer, self._opaque = layer, opaque
+        self.outputs: list[fx.Node] = []
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        return m is self._layer or super().is_leaf_module(m, module_qualified_name)
+        return (self._opaque and m is self._layer) or super().is_leaf_module(m, module_qualified_name)
 
-    def is_layer(self, node: fx.Node) -> bool:
-        return self._root.get_submodule(str(node.target)) is self._layer
+    def call_module(
+        self, m: nn.Module, forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        output = super().call_module(m, forward, args, kwargs)
+        if m is not self._layer:
+            return output
+        if not isinstance(output, fx.Proxy):
+            message = f"the layer gives a {type(output).__name__}, not one tensor"
+            raise UnsuitedError(message)
+        marked = self.create_proxy("call_function", layer_output, (output,), {})
+        self.outputs.append(marked.node)
+        return marked
 
 
 def _first_line(problem: Exception) -> str:
@@ -196,7 +205,9 @@ def _without_writing(node: fx.Node, modules: Mapping[fx.Node, nn.Module]) -> tup
             if not callable(getattr(Tensor, name[:-1], None)):
                 raise UnsuitedError(refusal)
             return _method(name[:-1]), True
-        return _method(name), False
+        bits = name == "view" and any(isinstance(argument, torch.dtype) for argument in node.args)
+        # A tail may hold its maps with channels last, where `view` refuses what `reshape` does.
+        return _method("reshape" if name == "view" and not bits else name), False
     function: Operation = node.target  # type: ignore[assignment]  # the target of a function call is the function
     return _plain_function(node, function, name, refusal)
 

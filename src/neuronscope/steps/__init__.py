@@ -7,7 +7,7 @@ of a layer, a part of its units may be measured (`LayerInfo.part`), one part of 
 
 from neuronscope.steps.ablate import FALLS, Ablate, MaskGroup, PredictMasked
 from neuronscope.steps.flow import absolute_flow
-from neuronscope.steps.gradients import AlongPath, Gradients, GradientTimesActivation, Target
+from neuronscope.steps.gradients import AlongPath, Gradients, Target
 from neuronscope.steps.grouped import Grouped
 from neuronscope.steps.observe import MEASURES, Observe, Predict, spatial_max
 from neuronscope.steps.protocol import Step, activation_bytes, check_called, columns
@@ -21,7 +21,6 @@ __all__ = [
     "Ablate",
     "AlongPath",
     "Fill",
-    "GradientTimesActivation",
     "Gradients",
     "Grouped",
     "MaskGroup",

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -16,21 +15,9 @@ from torch import Tensor, nn
 
 from neuronscope.data.dataset import Batch
 from neuronscope.maths.streams import Seen
-from neuronscope.replay import Cut, cut
+from neuronscope.steps.recent import cut_at
 from neuronscope.steps.silence import ZERO, Fill
 from neuronscope.units import LayerInfo
-
-_CUTS: WeakKeyDictionary[nn.Module, dict[tuple[object, ...], Cut]] = WeakKeyDictionary()
-
-
-def cut_at(model: nn.Module, layer: LayerInfo, images: Tensor) -> Cut:
-    """The network cut at a layer; kept as long as the network lives, on the same device and in the same format."""
-    weight = next(model.parameters(), None)
-    where = (layer, tuple(images.shape[1:]), images.device, images.dtype, weight.data_ptr() if weight is not None else 0)
-    cuts = _CUTS.setdefault(model, {})
-    if where not in cuts:
-        cuts[where] = cut(model, layer, images[:1])
-    return cuts[where]
 
 
 @dataclass(frozen=True)
@@ -57,8 +44,9 @@ class Ablate:
             before = answers(live.logits[None], batch.label)
             n = len(batch.index)
             found = {name: live.logits.new_full((n, self.layer.units), torch.nan) for name in FALLS}
-            fill = self.fill.maps(live.output, index=batch.index, label=batch.label)
-            for chosen, logits in way.single(live, range(self.layer.units), fill):
+            fill = fill_at(self.layer, self.fill, live.output, batch)
+            own = range(self.layer.first, self.layer.first + self.layer.units)
+            for chosen, logits in way.single(live, own, fill):
                 after = answers(logits, batch.label)
                 for name, (part, sign) in FALLS.items():
                     found[name][:, chosen] = (sign * (after[part] - before[part])).T.to(live.logits.dtype)
@@ -112,8 +100,8 @@ class PredictMasked:
             surprise = live.logits.new_zeros((len(batch.index), sets))
             first = 0
             for group in self.groups:
-                fill = group.fill.maps(live.output, index=batch.index, label=batch.label)
-                masks = torch.from_numpy(group.masks).to(live.logits.device)
+                fill = fill_at(self.layer, group.fill, live.output, batch)
+                masks = masks_at(self.layer, group.masks).to(live.logits.device)
                 for chosen, logits in way.masked(live, masks, fill):
                     place = slice(first + chosen.start, first + chosen.stop)
                     predicted[:, place] = logits.argmax(2).T.int()
@@ -144,6 +132,27 @@ FALLS: dict[str, tuple[str, int]] = {
     "loss_rise": ("loss", 1),
 }
 """Measurement -> what of the answers it compares, and in which direction."""
+
+
+def fill_at(layer: LayerInfo, fill: Fill, output: Tensor, batch: Batch) -> Tensor:
+    """What replaces units of a layer's whole output; of a part, 0 stands for the units that are not in it."""
+    own = output if layer.whole is None else output.narrow(1, layer.first, layer.units)
+    values = fill.maps(own, index=batch.index, label=batch.label)
+    if layer.whole is None:
+        return values
+    axis = min(1, values.ndim - 1)
+    shape = list(values.shape)
+    shape[axis] = layer.whole
+    around = values.new_zeros(shape)
+    around.narrow(axis, layer.first, layer.units).copy_(values)
+    return around
+
+
+def masks_at(layer: LayerInfo, masks: Bool[np.ndarray, "m units"]) -> Bool[Tensor, "m all"]:
+    """Masks of a layer's units as masks of the whole layer's."""
+    whole = np.zeros((len(masks), layer.whole or layer.units), dtype=bool)
+    whole[:, layer.first : layer.first + layer.units] = masks
+    return torch.from_numpy(whole)
 
 
 def answers(logits: Tensor, label: Tensor) -> dict[str, Tensor]:

@@ -2,8 +2,13 @@
 
 Source: R. Yu et al., "NISP: Pruning networks using neuron importance score propagation" (2018, arXiv 1711.05908):
 the scores of a layer are the absolute weights of the next, transposed, times its scores (equation 11). Here the product
-is a backward pass through a copy of the network with absolute weights and without biases, on a constant positive image:
-there every activation is positive, so that ReLUs hand everything on, and branches and skips need no special case.
+is a backward pass through a copy of the network with absolute weights and without biases, so that branches and skips
+need no special case.
+
+The backward pass is taken at a constant image a hair above zero. There every activation is positive and tiny: a ReLU
+hands everything on, and no function is near its ceiling (ReLU6, tanh). Average pooling hands a score on in equal parts,
+maximum pooling to one position of the window; both leave the sum over a unit's positions as it is. Normalisations only scale: by their own statistics where they have some, otherwise (layer and group
+normalisation) by their weights alone.
 """
 
 from __future__ import annotations
@@ -14,7 +19,7 @@ from copy import deepcopy
 import numpy as np
 import torch
 from jaxtyping import Float
-from torch import nn
+from torch import Tensor, nn
 
 from neuronscope.hooks import tapped
 from neuronscope.steps.gradients import over_positions
@@ -40,8 +45,7 @@ def absolute_flow(
     """
     twin = absolute_twin(module)
     watched = list(dict.fromkeys((*layers, response)))
-    weight = next(twin.parameters())
-    image = torch.ones((1, *input_shape), dtype=weight.dtype, device=weight.device)
+    image = torch.full((1, *input_shape), _HAIR, dtype=torch.float64)
     with torch.enable_grad(), tapped(twin, watched) as kept:
         twin(image)
         out = kept[response.name]
@@ -51,22 +55,55 @@ def absolute_flow(
         outputs = [kept[layer.name] for layer in layers]
         slopes = torch.autograd.grad(total, outputs, allow_unused=True)
     parts = [
-        over_positions(slope, layer)[0] if slope is not None else torch.zeros(layer.units)
+        over_positions(slope, layer)[0] if slope is not None else torch.zeros(layer.units, dtype=torch.float64)
         for slope, layer in zip(slopes, layers, strict=True)
     ]
-    return torch.cat([part.cpu().double() for part in parts]).numpy()
+    return torch.cat(parts).numpy()
 
 
 def absolute_twin(module: nn.Module) -> nn.Module:
-    """A copy in eval mode whose weights are absolute, whose biases are 0, and whose normalisations only scale."""
-    twin = deepcopy(module).eval()
+    """A copy in eval mode and float64 whose weights are absolute, without biases, whose normalisations only scale.
+
+    In float64, for the sums of absolute weights grow from layer to layer and leave the range of float32.
+    """
+    twin = deepcopy(module).to("cpu", torch.float64).eval()
+    scales = {part: _Scale(part) for part in twin.modules() if _asks_image(part)}
+    for parent in list(twin.modules()):
+        for name, part in parent._modules.items():  # noqa: SLF001 `named_children` leaves out second names of a module
+            if part in scales:
+                parent._modules[name] = scales[part]  # noqa: SLF001
     with torch.no_grad():
-        for part in twin.modules():
-            weight, bias = getattr(part, "weight", None), getattr(part, "bias", None)
-            if isinstance(weight, torch.Tensor):
-                weight.abs_()
-            if isinstance(bias, torch.Tensor):
-                bias.zero_()
-            if isinstance(part, nn.modules.batchnorm._BatchNorm) and part.running_mean is not None:  # noqa: SLF001 the
-                part.running_mean.zero_()  # common parent of all batch normalisations has no public name
+        for name, values in (*twin.named_parameters(), *twin.named_buffers()):
+            last = name.rpartition(".")[2]
+            if last.endswith("bias") or last == "running_mean":
+                values.zero_()
+            elif isinstance(values, nn.Parameter) or last.endswith("weight"):
+                values.abs_()
     return twin
+
+
+_HAIR = 1e-150
+"""Value of the image: sums of absolute weights may make it grow or shrink a hundred orders of magnitude."""
+
+
+def _asks_image(part: nn.Module) -> bool:
+    """Whether this is a normalisation by statistics of the image at hand."""
+    if type(part) in (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d):
+        return part.running_mean is None
+    return type(part) in (nn.LayerNorm, nn.GroupNorm, nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d)
+
+
+class _Scale(nn.Module):
+    """The weights of a normalisation without the rest of it."""
+
+    def __init__(self, norm: nn.Module) -> None:
+        super().__init__()
+        self.weight = norm.weight
+        self.last = isinstance(norm, nn.LayerNorm)
+
+    def forward(self, values: Tensor) -> Tensor:
+        """Each unit times its weight."""
+        if not isinstance(self.weight, Tensor):
+            return values.clone()
+        weight = self.weight if self.last else self.weight.view(-1, *(1,) * (values.ndim - 2))
+        return values * weight

@@ -11,6 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from neuronscope.data.dataset import scatter
+from neuronscope.errors import InputError
 
 Kind = Literal["values", "by label", "resample"]
 
@@ -20,15 +21,30 @@ class Fill:
     """The output that silenced units of one layer give.
 
     Attributes:
-        kind: `values`: one number for each unit; `by label`: one for each class of the image and unit; `resample`: the
-            unit's own map for another image of the batch (which one depends on the seed and the images alone).
-        values: (units,) or (classes, units); unused by `resample`.
+        kind: `values`: one number for each unit; `by label`: one for each class of the image and unit (without a label,
+            the mean over the classes); `resample`: the unit's own map for another image of the batch (which one depends
+            on the seed and the images alone).
+        values: (units,) or (classes, units); 0 where `values` has none; unused by `resample`.
         seed: of the choice of other images.
     """
 
     kind: Kind = "values"
     values: Float[np.ndarray, "*classes units"] | None = None
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse a table that is missing or of another form.
+
+        Raises:
+            InputError: one number is needed for each unit, or for each class and unit, and something else came.
+        """
+        axes = {"values": 1, "by label": 2}.get(self.kind)
+        if axes is not None and (self.values is not None or self.kind == "by label"):
+            came = "none" if self.values is None else f"an array of shape {self.values.shape}"
+            if self.values is None or self.values.ndim != axes:
+                form = "(units,)" if axes == 1 else "(classes, units)"
+                message = f"a fill of kind '{self.kind}' needs values of shape {form}; {came} came"
+                raise InputError(message)
 
     def maps(
         self, output: Float[Tensor, "n u *map"], *, index: Int[Tensor, "n"], label: Int[Tensor, "n"]
@@ -39,7 +55,8 @@ class Fill:
                 return output[donors(index, seed=self.seed)]
             case "by label":
                 table = torch.as_tensor(self.values, dtype=output.dtype, device=output.device)
-                return table[label.clamp_min(0)]
+                known = (label >= 0) & (label < len(table))
+                return torch.where(known[:, None], table[label.where(known, 0)], table.mean(0))
             case "values":
                 if self.values is None:
                     return output.new_zeros(output.shape[1])

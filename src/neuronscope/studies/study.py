@@ -45,7 +45,8 @@ class Study:
         run, plan: do it, and say beforehand what doing it takes.
         page: shows a result.
         export_original: writes a result under the file names of the program the study comes from, into a folder.
-        original_figures: file name in that program's own results -> name of the figure here that takes its place.
+        original_figures: file name in that program's own results -> name of the figure here that takes its place;
+            `{dataset}` in the file name stands for the name of the images, such as mnist.
         legacy: name of a deviation -> what it changes.
     """
 

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from neuronscope import STUDIES, Stat, TrainSpec, __version__, duration, load_data, load_model
 from neuronscope.faces.cli import console, recipes
-from neuronscope.faces.cli.run import Request, check_finite, execute, make_run, make_spec, resolved, shown
+from neuronscope.faces.cli.making import make_run, make_spec
+from neuronscope.faces.cli.run import Request, check_finite, execute, resolved, shown
 from neuronscope.faces.cli.train import CHECKPOINT
 from neuronscope.faces.cli.train import execute as execute_training
 from neuronscope.faces.html import write_index

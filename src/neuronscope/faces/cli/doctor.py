@@ -104,7 +104,7 @@ def examined(flags: Mapping[str, Any]) -> Sequence[Finding]:
         return (*findings, Finding("network", "network", "note", text, "Mend the installation first"))
     # Only now, since these load the packages that were just examined.
     from neuronscope import examine
-    from neuronscope.faces.cli.run import make_data, make_run, make_subject
+    from neuronscope.faces.cli.making import make_data, make_run, make_subject
 
     run = make_run({key: flags[key] for key in flags if tables[key] == "run"}, progress=console.progress(quiet=True))
     images = make_data(data, seed=run.seed) if data else None

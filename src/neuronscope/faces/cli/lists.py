@@ -45,7 +45,7 @@ def layers(
     format: FormatOption = "table",  # noqa: A002 named like its flag
 ) -> None:
     """Layers of a network: name, kind, output shape, units, receptive field."""
-    from neuronscope.faces.cli.run import make_subject
+    from neuronscope.faces.cli.making import make_subject
 
     chosen: dict[str, Any] = {"model": model}
     # What a layer is called and how large it is does not depend on the weights; files bring theirs along.

@@ -21,12 +21,13 @@ from rich.markup import escape
 from neuronscope import InputError
 from neuronscope.faces.cli import console
 
-Table = Literal["model", "data", "study", "run", ""]
+Table = Literal["train", "model", "data", "study", "run", ""]
 """Table of a recipe; "" for what is only said at the command line."""
 
 OnError = Literal["raise", "skip"]
 
 PANELS: dict[str, str] = {
+    "train": "Training",
     "model": "Network",
     "data": "Images",
     "study": "Study",
@@ -163,7 +164,12 @@ RUN = (
     ),
     Option("threads", "Threads of one operation.", type=int, table="run", default="PyTorch's choice"),
     Option("workers", "Threads that decode images beside the network.", type=int, table="run", default="one a core"),
-    Option("memory", "What a study may use beside the network, as in 2GB: layers are grouped to fit.", table="run"),
+    Option(
+        "memory",
+        "What a study may use beside the network, as in 2GB: layers, and units of a single layer, are taken in groups "
+        "that fit.",
+        table="run",
+    ),
     Option("executor", "Who works the shards: see `neuronscope list executors`.", table="run", default="serial"),
     Option("processes", "Workers of the executor.", type=int, table="run", default="one a core"),
     Option(
@@ -194,7 +200,9 @@ ORIGINAL = Option(
     type=bool,
     table="run",
 )
-RECIPE = Option("recipe", "A TOML file with tables \\[model] \\[data] \\[study] \\[run]; flags win over it.", type=Path)
+RECIPE = Option(
+    "recipe", "A TOML file with tables \\[train] \\[model] \\[data] \\[study] \\[run]; flags win over it.", type=Path
+)
 PLAN = Option("plan", "Say what would be done, with memory and time, and stop.", type=bool)
 QUIET = Option("quiet", "Only the outcome: no header, plan or progress.", type=bool, short="-q")
 

@@ -1,21 +1,22 @@
 """Recipes: what a command was asked for, as a TOML file that can be written by hand and repeated.
 
-A recipe has the tables [model], [data], [study] and [run]; its keys are the flags with underscores. Every run writes
-the one that repeats it beside its results.
+A recipe has the tables [model], [data], [study] and [run]; its keys are the flags with underscores. A table [train] holds
+those of `neuronscope train`, for a network that is trained before it is studied. Every run writes the recipe that repeats
+it beside its results.
 """
 
 from __future__ import annotations
 
 import json
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args, get_origin
 
 from neuronscope import InputError, StorageError, UnknownName, nearest
 from neuronscope.faces.cli.options import Option, Table
 
-TABLES: tuple[Table, ...] = ("model", "data", "study", "run")
+TABLES: tuple[Table, ...] = ("train", "model", "data", "study", "run")
 
 Settings = dict[str, dict[str, Any]]
 """Table -> key -> value, for what was given only."""
@@ -23,13 +24,14 @@ Settings = dict[str, dict[str, Any]]
 _KINDS = {int: "a whole number", float: "a number", bool: "true or false", str: "a text", Path: "a text (a path)"}
 
 
-def read_recipe(path: Path, *, options: Sequence[Option], study: str) -> Settings:
+def read_recipe(path: Path, *, options: Sequence[Option], study: str, others: Collection[str] = ()) -> Settings:
     """The settings of a recipe, checked against the options there are.
 
     Args:
         path: the TOML file.
         options: the options that may stand in it.
         study: what the command line asks for; a `name` in the table [study] must be the same.
+        others: tables that another command reads: they are passed over.
 
     Raises:
         InputError: no such file, no TOML, or a value of the wrong type.
@@ -46,6 +48,8 @@ def read_recipe(path: Path, *, options: Sequence[Option], study: str) -> Setting
     known = {(option.table, option.key): option for option in options if option.table}
     settings: Settings = {table: {} for table in TABLES}
     for table, keys in content.items():
+        if table in others:
+            continue
         _check_table(path, table, keys)
         for key, value in keys.items():
             if (table, key) == ("study", "name"):
@@ -69,6 +73,30 @@ def study_name(path: Path) -> str:
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         message = f"the recipe {path} cannot be read: {error}"
         raise InputError(message) from error
+
+
+def moved(recipe: Mapping[str, Mapping[str, Any]], source: str | None) -> Settings:
+    """The settings of a recipe with its images taken from another place, wherever it names them.
+
+    The images of [data] may be named a second time, to train on (`data` in [train]) or to report on (`report_data` in
+    [study]): a `--data` that says where they are on this machine is meant for all of these.
+
+    Args:
+        recipe: what was read.
+        source: what `--data` says; None changes nothing.
+
+    Example:
+        >>> recipe = {"train": {"data": "mnist:data/mnist", "limit": 9}, "data": {"data": "mnist:data/mnist"}}
+        >>> moved(recipe, "mnist:elsewhere")["train"]
+        {'data': 'mnist:elsewhere', 'limit': 9}
+    """
+    before = recipe.get("data", {}).get("data")
+
+    def place(key: str, value: Any) -> Any:
+        names_images = key == "data" or key.endswith("_data")
+        return source if names_images and source is not None and value == before else value
+
+    return {table: {key: place(key, value) for key, value in keys.items()} for table, keys in recipe.items()}
 
 
 def merge(recipe: Mapping[str, Mapping[str, Any]], flags: Mapping[str, Any], *, options: Sequence[Option]) -> Settings:

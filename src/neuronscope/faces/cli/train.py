@@ -1,30 +1,51 @@
 """`neuronscope train`: a small network to study, from images to a checkpoint with its curves and report.
 
-The flags of the training are the fields of `TrainSpec`.
+The flags of the training are the fields of `TrainSpec`. They may stand in the table [train] of a recipe, and what a
+checkpoint was trained with stands beside it in that form.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import typer
 from PIL import Image
 
-from neuronscope import Data, InputError, Run, StorageError, Trained, TrainSpec, duration, load_data, train
-from neuronscope.faces.cli import console, options
+from neuronscope import (
+    Data,
+    InputError,
+    Run,
+    StorageError,
+    Trained,
+    TrainSpec,
+    __version__,
+    duration,
+    load_data,
+    locked,
+    train,
+)
+from neuronscope.faces.cli import console, options, recipes
+from neuronscope.faces.cli.making import make_run, make_spec
 from neuronscope.faces.cli.options import Option
-from neuronscope.faces.cli.run import make_run, make_spec
 from neuronscope.faces.outputs import Outputs, draw_page, prepare_folder
 
 CHECKPOINT = "model.pt"
 HISTORY = "history.csv"
 CURVES = "curves.png"
+RECORD = "train.toml"
+"""File beside a checkpoint that says what it was trained with."""
+
+FOLDER = Path("runs/train")
+
+_TRAINED = "trained"  # table of the record with what only the training knew: fingerprints of its images
 
 _SPLITS_ON_DISK = ("folder", "imagenet")  # sources whose splits are whatever sub-folders there are
 _CURVE_FIGURES = ("training_loss.png", "training_accuracy.png")
+
+RECIPE = Option("recipe", "A TOML file with a table \\[train] of these options; flags win over it.", type=Path)
 
 _DATA = (
     Option("data", "Images to train on, as NAME:PATH: see `neuronscope list data`.", table="data", short="-d"),
@@ -62,6 +83,7 @@ def make_app() -> typer.Typer:
             "neuronscope train --data digits --out runs/digits",
             "neuronscope train --data mnist:path/to/mnist --epochs 2 --seed 1",
             "neuronscope train --data cifar10:path/to/cifar --model subnet-cifar10 --out runs/cifar10",
+            "neuronscope train --recipe recipes/importance-mnist.toml",
         ),
         alone="helps",
     )
@@ -70,7 +92,12 @@ def make_app() -> typer.Typer:
 def train_options() -> tuple[Option, ...]:
     """All options of the command."""
     run = options.chosen(options.RUN, "out", "seed", "device", "dtype", "threads", "workers")
-    return (*_DATA, *options.spec_options(TrainSpec, panel="Training"), *run, options.QUIET)
+    return (*_DATA, *options.spec_options(TrainSpec, panel="Training"), *run, RECIPE, options.QUIET)
+
+
+def table_options() -> tuple[Option, ...]:
+    """The options of the command as the keys of the table [train]."""
+    return tuple(replace(option, table="train") for option in train_options() if option.table)
 
 
 def run_train(flags: Mapping[str, Any]) -> None:
@@ -79,24 +106,78 @@ def run_train(flags: Mapping[str, Any]) -> None:
     Raises:
         NeuronscopeError: whatever was wrong with the request.
     """
-    known = {option.key: option for option in train_options()}
-    own = {key: value for key, value in flags.items() if known[key].table == "study"}
-    quiet = bool(flags.get("quiet"))
-    spec = make_spec(TrainSpec, own)
-    folder = prepare_folder(flags.get("out", Path("runs/train")))
-    progress = console.progress(quiet=quiet)
-    run = make_run({key: value for key, value in flags.items() if known[key].table == "run"}, progress=progress)
-    done = execute(*make_data(flags, seed=run.seed), spec, run=run, progress=progress, folder=folder)
+    given = {key: value for key, value in flags.items() if key not in ("recipe", "quiet")}
+    if "recipe" in flags:
+        given = read_table(flags["recipe"]) | given
+    folder = prepare_folder(folder_of(given))
+    with locked(folder):
+        done = run_training(given, quiet=bool(flags.get("quiet")))
     trained = done.trained
     low, high = trained.accuracy_interval
     images = int(trained.confusion.sum())
     console.say(f"test accuracy  {trained.accuracy:.4f} [{low:.4f}, {high:.4f}] on {images:,} images")
     console.say(f"time           {duration(trained.seconds)}")
     console.say(f"network        {folder / CHECKPOINT}")
-    source = flags.get("test_data", flags["data"])
-    split = f" --split {flags['test_split']}" if "test_split" in flags else ""
+    source = given.get("test_data", given["data"])
+    split = f" --split {given['test_split']}" if "test_split" in given else ""
     console.say(f"look into it   neuronscope run layers --model file:{folder / CHECKPOINT} --data {source}{split}")
     console.say(str(done.outputs.report.resolve()))
+
+
+def read_table(path: Path) -> dict[str, Any]:
+    """The table [train] of a recipe, or of the record beside a checkpoint.
+
+    Raises:
+        InputError: there is none, or the file cannot be read.
+        UnknownName: a table or key that does not exist.
+    """
+    others = {*recipes.TABLES, _TRAINED} - {"train"}
+    table = recipes.read_recipe(path, options=table_options(), study="", others=others)["train"]
+    if not table:
+        message = (
+            f"the recipe {path} has no table [train]: expected one with the options of `neuronscope train`, such as "
+            "data, model and epochs. Add it, or give the options as flags"
+        )
+        raise InputError(message)
+    return table
+
+
+def folder_of(given: Mapping[str, Any]) -> Path:
+    """Where a training writes to."""
+    return Path(given.get("out", FOLDER))
+
+
+def decided(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Everything that decides a training, defaults included, as the table [train]; what is None is left to the data.
+
+    Raises:
+        InputError: a value that the spec does not take.
+    """
+    spec = asdict(make_spec(TrainSpec, _of_table(given, "study")))
+    settings = {**given, **spec, "seed": given.get("seed", Run().seed), "dtype": given.get("dtype", Run().dtype)}
+    settings["out"] = str(folder_of(given))
+    return {option.key: settings[option.key] for option in table_options() if settings.get(option.key) is not None}
+
+
+def run_training(given: Mapping[str, Any], *, quiet: bool) -> Training:
+    """Train as the options say, into a folder that is there and locked, with a record of the settings.
+
+    Raises:
+        NeuronscopeError: whatever was wrong with the request.
+    """
+    spec = make_spec(TrainSpec, _of_table(given, "study"))
+    progress = console.progress(quiet=quiet)
+    run = make_run(_of_table(given, "run"), progress=progress)
+    to_train, to_test = make_data(given, seed=run.seed)
+    return execute(
+        to_train, to_test, spec, run=run, progress=progress, folder=folder_of(given), settings=decided(given)
+    )
+
+
+def _of_table(given: Mapping[str, Any], table: str) -> dict[str, Any]:
+    """The options that belong to the training itself (study), or to its circumstances (run)."""
+    keys = {option.key for option in train_options() if option.table == table}
+    return {key: value for key, value in given.items() if key in keys}
 
 
 def make_data(given: Mapping[str, Any], *, seed: int) -> tuple[Data, Data]:
@@ -126,9 +207,24 @@ def make_data(given: Mapping[str, Any], *, seed: int) -> tuple[Data, Data]:
 
 
 def execute(
-    to_train: Data, to_test: Data, spec: TrainSpec, *, run: Run, progress: console.Progress, folder: Path
+    to_train: Data,
+    to_test: Data,
+    spec: TrainSpec,
+    *,
+    run: Run,
+    progress: console.Progress,
+    folder: Path,
+    settings: Mapping[str, Any] | None = None,
 ) -> Training:
-    """Train, then write checkpoint, history, curves and report.
+    """Train, then write checkpoint, record, history, curves and report.
+
+    Args:
+        to_train, to_test: images.
+        spec: which network, and how.
+        run: circumstances.
+        progress: told of each epoch.
+        folder: where to; it is there.
+        settings: the whole training as `decided` gives it; None leaves no record.
 
     Raises:
         StorageError: something cannot be written; the checkpoint is written first.
@@ -141,7 +237,16 @@ def execute(
         )
 
     trained = train(to_train, to_test, spec, run=run, report=tell)
+    # A record of the network before must not vouch for this one, even when the next step never comes.
+    (folder / RECORD).unlink(missing_ok=True)
     trained.save(folder / CHECKPOINT)
+    if settings is not None:
+        tables = {
+            "train": settings,
+            _TRAINED: {"train_images": to_train.fingerprint, "test_images": to_test.fingerprint},
+        }
+        title = f"neuronscope {__version__}. Repeat with: neuronscope train --recipe {folder / RECORD}"
+        recipes.write_recipe(folder / RECORD, tables, title=title)
     try:
         trained.history.to_csv(folder / HISTORY, index=False, lineterminator="\n")
     except OSError as error:

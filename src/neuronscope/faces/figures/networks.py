@@ -56,10 +56,13 @@ LABEL_CHARACTER, HEAD_CHARACTER, HEAD_LINE = 0.0625, 0.083, 0.155
 """Width of a character of either, and height of a line of the latter, in inches."""
 LEVELS = 8
 """Steps of the width of links."""
-WIDTHS, STRENGTHS = (0.35, 3.2), (0.28, 0.9)
+WIDTHS, STRENGTHS = (0.35, 3.2), (0.25, 0.95)
 """Of the lightest and the heaviest links: width in points, opacity."""
-MANY_LINKS = 120
+MANY_LINKS = 200
 """Between two columns: with more, lines are narrower."""
+NEGATIVE = "#bd4a00"
+"""Colour of links with a negative weight: darker than that of series, to stand out among hundreds in grey print, and
+still with a contrast of 3 : 1 on a near-black ground."""
 DASH = (3.2, 1.5)
 """Of links with a negative weight: on and off, in widths of the line."""
 POINTS_PER_INCH = 72.0
@@ -269,7 +272,7 @@ def _look(step: int, sign: int, theme: Theme, *, heavy: float) -> dict[str, Any]
     part = step / LEVELS
     width, strength = (low + (high - low) * part for low, high in ((WIDTHS[0], heavy), STRENGTHS))
     dashes: Any = "-" if sign > 0 else (0, DASH)
-    colour = theme.ink if sign > 0 else COLOURS[1]
+    colour = theme.ink if sign > 0 else NEGATIVE
     return {"linewidth": width, "alpha": strength, "linestyle": dashes, "color": colour, "capstyle": "butt"}
 
 

@@ -2,7 +2,17 @@
 
 from neuronscope.studies.importance.original import ORIGINAL_FIGURES, export_importance
 from neuronscope.studies.importance.page import importance_page
+from neuronscope.studies.importance.plan import plan_importance
 from neuronscope.studies.importance.spec import LEGACY, RULES, ImportanceSpec
-from neuronscope.studies.importance.study import plan_importance, run_importance
+from neuronscope.studies.importance.study import run_importance
 
-__all__ = ["LEGACY", "ORIGINAL_FIGURES", "RULES", "ImportanceSpec", "export_importance", "importance_page", "plan_importance", "run_importance"]
+__all__ = [
+    "LEGACY",
+    "ORIGINAL_FIGURES",
+    "RULES",
+    "ImportanceSpec",
+    "export_importance",
+    "importance_page",
+    "plan_importance",
+    "run_importance",
+]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from itertools import pairwise
 
 import numpy as np
 import xarray as xr
@@ -19,8 +20,8 @@ LOGGER = logging.getLogger("neuronscope")
 def strongest(setting: Setting, members: Bool[np.ndarray, "u c"], stats: Stats) -> xr.Dataset:
     """For each class the connections with the largest |weight| x mean activation for the class.
 
-    A connection has one weight: that of a linear layer, averaged over the positions of a flattened map, or the mean of a
-    kernel over space. Pairs of layers that are not joined by a single weighted layer have none.
+    A connection has one weight: that of a linear layer, averaged over the positions of a flattened map, or the mean of
+    a kernel over space. Pairs of layers that are not joined by a single weighted layer have none.
 
     Args:
         setting: the study's.
@@ -35,7 +36,7 @@ def strongest(setting: Setting, members: Bool[np.ndarray, "u c"], stats: Stats) 
     layers = (*setting.layers, *([output] if output is not None else []))
     modules = dict(setting.subject.module.named_modules())
     rows: list[tuple[float, ...]] = []
-    for before, (first, second) in enumerate(zip(layers, layers[1:], strict=False)):
+    for before, (first, second) in enumerate(pairwise(layers)):
         feed = feeds(setting.subject, first, second)
         if feed is None:
             LOGGER.info("no single weighted layer joins %s and %s: no connections are shown", first.name, second.name)
@@ -48,10 +49,13 @@ def strongest(setting: Setting, members: Bool[np.ndarray, "u c"], stats: Stats) 
             else:
                 after = np.arange(second.units) == c
             activation = stats.means[setting.places[before], c]
-            rows += [(k, before, before + 1, *row) for row in _best(weights, own, after, activation, setting.spec.edges)]
+            rows += [
+                (k, before, before + 1, *row) for row in _best(weights, own, after, activation, setting.spec.edges)
+            ]
     table = np.array(rows, dtype=np.float64).reshape(-1, 7)
     whole = ("class_number", "before", "after", "unit_before", "unit_after")
-    variables = {name: ("edge", table[:, i].astype(np.int64)) for i, name in enumerate(whole)}
+    variables: dict[str, tuple[str, np.ndarray]] = {}
+    variables |= {name: ("edge", table[:, i].astype(np.int64)) for i, name in enumerate(whole)}
     variables |= {name: ("edge", table[:, i]) for i, name in ((5, "weight"), (6, "strength"))}
     return xr.Dataset(
         variables,

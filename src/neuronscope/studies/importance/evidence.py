@@ -1,4 +1,4 @@
-"""What the selection images say about every unit and class: the sweeps, and tables that any random half can be cut from.
+"""What the selection images say about every unit and class: the sweeps, and tables to cut any random half from.
 
 All quantities are folded by class and random part of the images. A half of the images is a choice of parts, so the
 reuse of units between halves needs no further pass.
@@ -6,7 +6,7 @@ reuse of units between halves needs no further pass.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -14,13 +14,15 @@ import numpy as np
 from jaxtyping import Int
 
 from neuronscope.data.dataset import Data, balanced_rows
-from neuronscope.maths.streams import ClassMoments, Decisions, Each, MomentsAnswer, Reducer, StackRows
+from neuronscope.maths.streams import ClassMoments, Each, MomentsAnswer, Reducer, StackRows
+from neuronscope.quantities import memory_size
 from neuronscope.steps import FALLS, Ablate, AlongPath, Gradients, Grouped, Observe, Step, Target, columns
+from neuronscope.studies.blocks import layer_blocks
 from neuronscope.studies.importance.setting import Setting
 from neuronscope.studies.importance.silence import fill_for_labels, needs_means
 from neuronscope.studies.importance.spec import Rule
 from neuronscope.studies.importance.tables import Stats, Table
-from neuronscope.sweep import Swept, sweep
+from neuronscope.sweep import Swept, planned, sweep
 from neuronscope.units import LayerInfo
 
 TARGETS: dict[Rule, Target] = {"gradient": "logit", "gradient-contrast": "contrast", "taylor": "loss"}
@@ -50,34 +52,40 @@ class Evidence:
 def gather(setting: Setting) -> Evidence | None:
     """All sweeps over the selection images; None when only a portion of them was worked."""
     names = ("mean", *targets_of(setting))
-    first = sweep(setting.subject, setting.selection, *looking(setting), run=setting.run, name="select")
     portioned = setting.run.portion is not None
+    looks = [
+        sweep(setting.subject, setting.selection, *looking(setting, group), run=setting.run, name="select")
+        for group in look_groups(setting)
+    ]
     answers: dict[str, MomentsAnswer] = {}
     silenced: Stats | None = None
     if not portioned:
         units = sum(layer.units for layer in setting.layers)
-        answers |= {name: _columns(first.answer[name], slice(0, units)) for name in names}
-        silenced = _where_silenced(setting, first.answer["mean"])
+        whole = {name: _joined([look.answer[name] for look in looks]) for name in names}
+        answers |= {name: _columns(answer, slice(0, units)) for name, answer in whole.items()}
+        silenced = _where_silenced(setting, whole["mean"])
     residual = np.nan
     if set(setting.spec.rules) & set(ON_PATH):
-        path = sweep(setting.subject, setting.selection, *walking(setting), run=setting.run, name="path")
+        paths = [
+            sweep(setting.subject, setting.selection, *walking(setting, group), run=setting.run, name="path")
+            for group in walk_groups(setting)
+        ]
         if not portioned:
-            answers |= {name: path.answer[name] for name in ON_PATH}
-            residual = float(np.median(path.answer["residual"].values))
+            answers |= {name: _joined([path.answer[name] for path in paths]) for name in ON_PATH}
+            residual = float(np.median(paths[0].answer["residual"].values))
     if "ablation" in setting.spec.rules and not (portioned and needs_means(setting.spec)):
-        few = setting.selection.take(few_rows(setting.selection, setting))
-        groups = setting.groups[few_rows(setting.selection, setting)]
+        rows = few_rows(setting.selection, setting)
         falls = []
         for number in range(len(setting.layers)):
-            step, reducer = silencing(setting, number, silenced, groups=groups)
-            one = sweep(setting.subject, few, step, reducer, run=setting.run, name=f"select-{number}")
-            falls.append(one.answer)
+            step, reducer = silencing(setting, number, silenced, groups=setting.groups[rows])
+            few = setting.selection.take(rows)
+            falls.append(sweep(setting.subject, few, step, reducer, run=setting.run, name=f"select-{number}").answer)
         if not portioned:
             answers["logit_fall"] = _joined([fall["logit_fall"] for fall in falls])
     if portioned or silenced is None:
         return None
     tables = {name: Table.of(answer, parts=setting.parts) for name, answer in answers.items()}
-    return Evidence(tables, silenced, first, residual)
+    return Evidence(tables, silenced, looks[0], residual)
 
 
 def targets_of(setting: Setting) -> tuple[Target, ...]:
@@ -85,25 +93,56 @@ def targets_of(setting: Setting) -> tuple[Target, ...]:
     return tuple(TARGETS[rule] for rule in setting.spec.rules if rule in TARGETS)
 
 
-def looking(setting: Setting) -> tuple[Step, Reducer[dict[str, Any]]]:
+def look_groups(setting: Setting) -> list[tuple[LayerInfo, ...]]:
+    """The layers to look at in as few groups as the memory of the run allows."""
+    return _groups(setting, watched_layers(setting), looking)
+
+
+def walk_groups(setting: Setting) -> list[tuple[LayerInfo, ...]]:
+    """The same for the path from a baseline."""
+    return _groups(setting, setting.layers, walking)
+
+
+def looking(setting: Setting, layers: tuple[LayerInfo, ...]) -> tuple[Step, Reducer[dict[str, Any]]]:
     """One pass for all rules that need activations and gradients."""
-    watched = watched_layers(setting)
     targets = targets_of(setting)
-    step: Step = Gradients(watched, targets=targets) if targets else Observe(watched, measures=("mean",))
+    step: Step = Gradients(layers, targets=targets) if targets else Observe(layers, measures=("mean",))
     many = len(setting.subject.classes) * setting.parts
     folds: dict[str, Reducer[Any]] = {"mean": ClassMoments("mean", classes=many)}
     for target in targets:
         folds[target] = ClassMoments(f"{'size' if target == 'loss' else 'pull'}/{target}", classes=many)
-    return Grouped(step, setting.groups), Each(**folds, decisions=Decisions("logits", images=len(setting.selection)))
+    return Grouped(step, setting.groups), Each(**folds)
 
 
-def walking(setting: Setting) -> tuple[Step, Reducer[dict[str, Any]]]:
+def walking(setting: Setting, layers: tuple[LayerInfo, ...]) -> tuple[Step, Reducer[dict[str, Any]]]:
     """The pass along the path from a baseline."""
     many = len(setting.subject.classes) * setting.parts
     folds: dict[str, Reducer[Any]] = {name: ClassMoments(name, classes=many) for name in ON_PATH}
     residual = StackRows("residual", images=len(setting.selection))
-    step = AlongPath(setting.layers, steps=setting.spec.path_steps)
+    step = AlongPath(layers, steps=setting.spec.path_steps)
     return Grouped(step, setting.groups), Each(**folds, residual=residual)
+
+
+def _groups(
+    setting: Setting,
+    layers: tuple[LayerInfo, ...],
+    job: Callable[[Setting, tuple[LayerInfo, ...]], tuple[Step, Reducer[dict[str, Any]]]],
+) -> list[tuple[LayerInfo, ...]]:
+    memory = setting.run.memory
+    if memory is None:
+        return [layers]
+
+    def needs(group: tuple[LayerInfo, ...]) -> int:
+        one = planned(setting.subject, setting.selection, *job(setting, group), run=setting.run, name="select")
+        return one.state + one.working
+
+    def refuse(layer: LayerInfo) -> str:
+        return (
+            f"one unit of layer '{layer.name}' alone needs {memory_size(needs((layer.part(0, 1),)))} beside the "
+            f"network, and --memory allows {memory_size(memory)}. Allow more, or lower --batch-size"
+        )
+
+    return layer_blocks(layers, fits=lambda group: needs(group) <= memory, refuse=refuse)
 
 
 def silencing(
@@ -122,7 +161,7 @@ def silencing(
 def few_rows(data: Data, setting: Setting) -> Int[np.ndarray, "m"]:
     """The images on which units are silenced one by one, classes balanced; only those of the classes in question."""
     mine = np.flatnonzero(np.isin(data.labels, setting.classes))
-    return mine[balanced_rows(data.labels[mine], limit=setting.spec.ablation_images, seed=setting.run.seed)]
+    return np.asarray(mine[balanced_rows(data.labels[mine], limit=setting.spec.ablation_images, seed=setting.run.seed)])
 
 
 def watched_layers(setting: Setting) -> tuple[LayerInfo, ...]:

@@ -15,6 +15,7 @@ from neuronscope.maths.overlap import (
     class_order,
     class_overlap,
     common_share,
+    jaccard,
     modularity_gap,
     overlap_coefficient,
     pair_mean,
@@ -48,18 +49,32 @@ def halvings(parts: int, *, most: int, rng: np.random.Generator) -> list[Bool[np
     return [found[number] for number in chosen]
 
 
-def class_reuse(setting: Setting, members: Bool[np.ndarray, "u c"], chosen_from: Members | None) -> xr.Dataset:
+def class_reuse(
+    setting: Setting,
+    members: Bool[np.ndarray, "u c"],
+    chosen_from: Members | None,
+    *,
+    on_from: Members | None = None,
+) -> xr.Dataset:
     """Overlap of the classes' sub-networks layer by layer, and how far each class agrees with itself.
+
+    The older proportions stand beside it: `positional_spec` and `positional_reuse` (see `positional_share`),
+    `share_spec` and `share_reuse` (see `common_share`); and for masking's ON units `on_share_spec`, `on_share_reuse`,
+    `on_jaccard_spec`, `on_jaccard_reuse`: nan in layers without ON units. `spec` compares different classes, `reuse`
+    the halves of one.
 
     Args:
         setting: the study's.
         members: the units chosen from all selection images.
         chosen_from: the same from some of them; None for rules that cannot be asked again cheaply.
+        on_from: the units that masking calls ON from some of the images; None where it was not asked.
     """
     classes = list(setting.classes)
     rng = setting.run.generator("importance", "halves")
-    halves = halvings(setting.parts, most=setting.spec.halves, rng=rng) if chosen_from is not None else []
+    halves = halvings(setting.parts, most=setting.spec.halves, rng=rng)
     pairs = [(chosen_from(half), chosen_from(~half)) for half in halves] if chosen_from is not None else []
+    held = on_from(np.ones(setting.parts, dtype=bool)) if on_from is not None else None
+    held_pairs = [(on_from(half), on_from(~half)) for half in halves] if on_from is not None else []
     rows: list[dict[str, Any]] = []
     for place in setting.places:
         own = members[place][:, classes]
@@ -69,8 +84,11 @@ def class_reuse(setting: Setting, members: Bool[np.ndarray, "u c"], chosen_from:
             second = np.stack([other[place][:, classes] for _, other in pairs])
             row |= _within(first, second, level=setting.spec.level)
         row |= _original(own, [(one[place][:, classes], other[place][:, classes]) for one, other in pairs])
+        if held is not None:
+            of_halves = [(one[place][:, classes], other[place][:, classes]) for one, other in held_pairs]
+            row |= _held(held[place][:, classes], of_halves)
         rows.append(row)
-    return _dataset(setting, rows, halvings_=len(halves))
+    return _dataset(setting, rows, halvings_=len(pairs))
 
 
 def _between(own: np.ndarray, *, level: float) -> dict[str, Any]:
@@ -121,11 +139,19 @@ def _original(own: np.ndarray, pairs: list[tuple[np.ndarray, np.ndarray]]) -> di
         "share_reuse": np.nan,
     }
     if pairs:
-        row["positional_reuse"] = float(np.nanmean([np.diag(positional_share(a, b)) for a, b in pairs]))
-        row["share_reuse"] = float(np.nanmean([np.diag(common_share(a, b)) for a, b in pairs]))
+        for name, measure in (("positional_reuse", positional_share), ("share_reuse", common_share)):
+            row[name] = float(_nanmean(np.stack([np.diag(measure(a, b)) for a, b in pairs]), axis=(0, 1)))
     return row
 
 
+def _held(own: np.ndarray, pairs: list[tuple[np.ndarray, np.ndarray]]) -> dict[str, float]:
+    """Shared ON units: over the layer's width as the original has it, and as it should be."""
+    row = {"on_share_spec": np.nan, "on_share_reuse": np.nan, "on_jaccard_spec": np.nan, "on_jaccard_reuse": np.nan}
+    if own.any():
+        row |= {"on_share_spec": _mean_off(common_share(own)), "on_jaccard_spec": _mean_off(jaccard(own))}
+        for name, measure in (("on_share_reuse", common_share), ("on_jaccard_reuse", jaccard)):
+            row[name] = float(_nanmean(np.stack([np.diag(measure(a, b)) for a, b in pairs]), axis=(0, 1)))
+    return row
 
 
 def _dataset(setting: Setting, rows: list[dict[str, Any]], *, halvings_: int) -> xr.Dataset:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -46,7 +45,7 @@ class Choice:
 
     Attributes:
         members: the sub-network's units.
-        rest: the units that stay when the sub-network is taken out; its complement, but for units exactly on a threshold.
+        rest: the units that stay when the sub-network is taken out: all others, but for units exactly on a threshold.
     """
 
     members: Bool[np.ndarray, "u c"]
@@ -83,7 +82,7 @@ def score_units(
 def choose_units(
     setting: Setting,
     evidence: Evidence,
-    scores: Mapping[Rule, Float[np.ndarray, "u c"]],
+    scores: Float[np.ndarray, "u c"],
     rule: Rule,
     *,
     parts: Bool[np.ndarray, "parts"] | None = None,
@@ -105,8 +104,26 @@ def choose_units(
         ]
         return Choice(np.concatenate([one.above for one in found]), np.concatenate([one.below for one in found]))
     budget = Budget("fraction", setting.spec.budget)
-    members = np.concatenate([choose(scores[rule][place], budget=budget) for place in setting.places])
+    table = together(setting, scores) if setting.spec.coupled == "joint" else scores
+    members = np.concatenate([choose(table[place], budget=budget) for place in setting.places])
     return Choice(members, ~members)
+
+
+def together(setting: Setting, scores: Float[np.ndarray, "u c"]) -> Float[np.ndarray, "u c"]:
+    """Scores with one value for each channel of layers that skip connections add: the mean of the layers' scores.
+
+    Every layer's scores for a class are brought to length 1 before, for layers differ in scale.
+    """
+    joint = scores.copy()
+    for group in setting.coupled:
+        places = [setting.places[number] for number in group]
+        if len({place.stop - place.start for place in places}) > 1:
+            continue
+        whole = _unit_length(scores, setting.places)
+        mean = np.mean([whole[place] for place in places], axis=0)
+        for place in places:
+            joint[place] = mean
+    return joint
 
 
 def masks(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -15,7 +14,7 @@ from neuronscope.data.dataset import Data, class_counts, scatter
 from neuronscope.data.sources import load_data
 from neuronscope.errors import InputError, UnknownName, nearest
 from neuronscope.models.subject import Subject
-from neuronscope.models.wiring import silenced_at
+from neuronscope.models.wiring import coupled, silenced_at
 from neuronscope.run import Run
 from neuronscope.studies.importance.spec import LEGACY, ImportanceSpec
 from neuronscope.units import LayerInfo
@@ -25,6 +24,7 @@ LOGGER = logging.getLogger("neuronscope")
 _MOST_CLASSES = 20  # more sub-networks than that are not looked at unless they are asked for
 _PARTS, _FEW_PARTS = 8, 2  # random parts of the selection images; halves are made of them
 _MANY_CLASSES = 50
+_LEAST_CONTROLS = 20
 _LEAST_IMAGES = 2  # of a class, in the selection and in the report
 
 
@@ -40,6 +40,7 @@ class Setting:
         silenced: for each of them the layer where a silenced unit is really silent: after normalisation and activation.
         classes: numbers of the classes in question.
         parts: number of random parts of the selection images.
+        coupled: layers whose channels are added by skip connections, by their places among the layers.
         groups: for each selection image `label * parts + part`; -1 without a label.
     """
 
@@ -52,6 +53,7 @@ class Setting:
     silenced: tuple[LayerInfo, ...]
     classes: tuple[int, ...]
     parts: int
+    coupled: tuple[tuple[int, ...], ...]
     groups: Int[np.ndarray, "n"]
 
     @property
@@ -64,8 +66,7 @@ class Setting:
         """Layer -> its rows in the table of units."""
         ends = np.cumsum([layer.units for layer in self.layers])
         return {
-            layer.name: slice(int(end) - layer.units, int(end))
-            for layer, end in zip(self.layers, ends, strict=True)
+            layer.name: slice(int(end) - layer.units, int(end)) for layer, end in zip(self.layers, ends, strict=True)
         }
 
     @property
@@ -84,7 +85,7 @@ def settle(subject: Subject, data: Data, spec: ImportanceSpec, run: Run) -> Sett
     Raises:
         UnknownName: a deviation, layer or class that does not exist.
         InputError: images without labels, labels beyond the network's outputs, a class without enough images, layers
-            without units to choose from, or the same images for choosing and reporting.
+            without units to choose from, too few random sets, or the same images for choosing and reporting.
     """
     for name in spec.legacy:
         if name not in LEGACY:
@@ -92,6 +93,13 @@ def settle(subject: Subject, data: Data, spec: ImportanceSpec, run: Run) -> Sett
                 f"'{name}' is not a deviation of the importance study.{nearest(name, LEGACY)} All: {', '.join(LEGACY)}"
             )
             raise UnknownName(message)
+    for option in ("controls", "layer_controls"):
+        if 0 < getattr(spec, option) < _LEAST_CONTROLS:
+            message = (
+                f"{option} = {getattr(spec, option)}: so few random sets do not say how they scatter. Give "
+                f"{_LEAST_CONTROLS} or more, or 0 to hold findings against nothing"
+            )
+            raise InputError(message)
     selection, report = two_samples(data, spec, run)
     for images in (selection, report):
         _check_labels(subject, images)
@@ -109,6 +117,7 @@ def settle(subject: Subject, data: Data, spec: ImportanceSpec, run: Run) -> Sett
     order: Literal["none", "file"] = "none"
     if "positional-overlap" in spec.legacy:
         parts, order = 2, "file"
+    names = [layer.name for layer in layers]
     named = replace(run, context=(*run.context, "importance", digest(spec)))
     return Setting(
         subject=subject,
@@ -120,6 +129,7 @@ def settle(subject: Subject, data: Data, spec: ImportanceSpec, run: Run) -> Sett
         silenced=tuple(silenced),
         classes=classes,
         parts=parts,
+        coupled=tuple(tuple(names.index(name) for name in group) for group in coupled(subject, layers)),
         groups=grouped(selection.labels, parts=parts, seed=run.seed, order=order),
     )
 
@@ -193,7 +203,8 @@ def grouped(
     for label in np.unique(labels[labels >= 0]):
         mine = np.flatnonzero(labels == label)
         if order == "file":
-            groups[mine] = label * parts + np.arange(len(mine)) * parts // len(mine)
+            # of an odd number of images the later stretch has one more, as in the original
+            groups[mine] = label * parts + ((np.arange(len(mine)) + 1) * parts - 1) // len(mine)
             continue
         dealt = mine[np.argsort(key[mine], kind="stable")]
         groups[dealt] = label * parts + np.arange(len(dealt)) % parts
@@ -212,8 +223,8 @@ def chosen_classes(subject: Subject, spec: ImportanceSpec, *, selection: Data, r
         usable = np.flatnonzero(there >= _LEAST_IMAGES)
         if len(usable) < 2:  # noqa: PLR2004 importance compares classes
             message = (
-                f"{len(usable)} classes have {_LEAST_IMAGES} images or more in both {selection.name} and {report.name}: "
-                "expected at least 2 such classes. Give more labelled images"
+                f"{len(usable)} classes have {_LEAST_IMAGES} images or more in both {selection.name} and {report.name}"
+                ": expected at least 2 such classes. Give more labelled images"
             )
             raise InputError(message)
         best = usable[np.argsort(-there[usable], kind="stable")][:_MOST_CLASSES]
@@ -222,8 +233,8 @@ def chosen_classes(subject: Subject, spec: ImportanceSpec, *, selection: Data, r
     for c in chosen:
         if there[c] < _LEAST_IMAGES:
             message = (
-                f"class '{subject.classes[c]}' has {int(there[c])} images in {selection.name} or {report.name}: expected "
-                f"at least {_LEAST_IMAGES} in each. Choose another class, or give more images"
+                f"class '{subject.classes[c]}' has {int(there[c])} images in {selection.name} or {report.name}: "
+                f"expected at least {_LEAST_IMAGES} in each. Choose another class, or give more images"
             )
             raise InputError(message)
     return chosen
@@ -284,8 +295,3 @@ def _check_labels(subject: Subject, data: Data) -> None:
             "network and data do not belong together"
         )
         raise InputError(message)
-
-
-def usual_single_layers(layers: Sequence[LayerInfo], *, many: int) -> tuple[LayerInfo, ...]:
-    """The last layers: those where units are looked at one by one unless others are asked for."""
-    return tuple(layers[-many:])

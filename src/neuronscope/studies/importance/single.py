@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -57,8 +56,8 @@ def layer_effects(
         cases, said = found[number]
         layer = _Layer(setting, cases, said)
         for k, c in enumerate(setting.classes):
-            for name in random_curves:
-                random_curves[name][i, k] = layer.random_curve(name, c)
+            for name, table in random_curves.items():
+                table[i, k] = layer.random_curve(name, c)
             for r, rule in enumerate(rules):
                 for name, value in layer.effects(rule, c).items():
                     put(name, (i, r, k), value)
@@ -146,15 +145,19 @@ class _Layer:
         return values
 
     def random_curve(self, name: str, c: int) -> np.ndarray:
-        """Mean of the curves along random orders."""
+        """Mean of the curves along random orders; nan without any."""
         at = c if self.own_fill else -1
         steps = range(self.setting.spec.curves + 1)
+        if (name, "random", at, 0) not in self.places:
+            return np.full(len(steps), np.nan)
         return np.array(
             [self._balanced(self.said.predicted[:, self.places[name, "random", at, s]].T, c).mean() for s in steps]
         )
 
     def _random_areas(self, c: int, fractions: np.ndarray) -> np.ndarray:
         at = c if self.own_fill else -1
+        if ("deletion", "random", at, 0) not in self.places:
+            return np.zeros(0)
         heights = {}
         for name in ("insertion", "deletion"):
             places = np.array([self.places[name, "random", at, step] for step in range(len(fractions))])
@@ -170,13 +173,14 @@ class _Layer:
         """For each image whether it was told rightly if it is of the class, weighted so that both sides count alike."""
         own = self.said.label == c
         weights = np.where(own, len(own) / (2 * max(own.sum(), 1)), len(own) / (2 * max((~own).sum(), 1)))
-        return ((says == c) == own) * weights
+        return np.asarray(((says == c) == own) * weights)
 
     def _falls(self, places: Sequence[int], own: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         if not places:
             return np.zeros(0), np.zeros(0)
         before, after = self.right[self.intact].astype(np.float64), self.right[list(places)]
-        return tuple(after[:, part].mean(axis=1) - before[part].mean() for part in (own, ~own))  # type: ignore[return-value]
+        mine, others = (after[:, part].mean(axis=1) - before[part].mean() for part in (own, ~own))
+        return mine, others
 
 
 def unit_effects(

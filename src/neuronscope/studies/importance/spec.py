@@ -35,14 +35,14 @@ RULES: dict[str, str] = {
     "selectivity": "(class mean - mean of the other class means) / their sum (Morcos 2018, for each class)",
     "ablation": "fall of the class's logit when the unit alone is silenced, exactly, over the class's images",
     "shapley": "average gain in the class's accuracy when the unit joins a random set (Neuron Shapley, Ghorbani 2020)",
-    "nisp": "importance handed back from the last hidden layer through absolute weights (NISP, Yu 2018); for all classes",
+    "nisp": "importance handed back from the last layer through absolute weights (NISP, Yu 2018), for all classes",
 }
 """Rule -> how it scores a unit for a class; larger is more important."""
 
 LEGACY: dict[str, str] = {
     "absolute-activation": (
-        "thresholding keeps every unit whose class mean lies above the layer's percentile 100 (1 - budget), whatever it "
-        "does for other classes, instead of comparing classes"
+        "thresholding keeps every unit whose class mean lies above the layer's percentile 100 (1 - budget), whatever "
+        "it does for other classes, instead of comparing classes"
     ),
     "fixed-thresholds": (
         "masking tests class means against 0.55 and 1e-5 on every layer's scale, ranks by a probability that saturates "
@@ -74,13 +74,19 @@ class ImportanceSpec:
         tuple[Rule, ...],
         Field(min_length=1, description="how units are scored; the first decides pictures and reuse"),
     ] = ("gradient-contrast", "thresholding", "masking")
-    budget: Annotated[float, Field(gt=0, lt=1, description="share of each layer that a class's sub-network takes")] = 0.3
+    budget: Annotated[float, Field(gt=0, lt=1, description="share of each layer that a class's sub-network takes")] = (
+        0.3
+    )
     silence: Annotated[
         Literal["zero", "mean", "other-mean", "resample"],
         Field(
             description="what a silenced unit gives: 0, its mean, its mean over the other classes, another image's map"
         ),
     ] = "zero"
+    coupled: Annotated[
+        Literal["separate", "joint"],
+        Field(description="layers added by skip connections: chosen by themselves, or the same channels in all"),
+    ] = "separate"
     report_data: Annotated[
         str, Field(description="other images to report on, as in digits:report; default: a part of the images given")
     ] = ""
@@ -89,14 +95,24 @@ class ImportanceSpec:
         float, Field(gt=0, lt=1, description="part of each class kept for the report when there are no other images")
     ] = 0.5
     controls: Annotated[
-        int, Field(ge=20, le=10_000, description="random sub-networks of the same size that each finding is held against")
+        int,
+        Field(
+            ge=0, le=10_000, description="random sub-networks of the same size beside each finding; 20 or more, 0: none"
+        ),
     ] = 20
     layer_controls: Annotated[
-        int, Field(ge=20, le=100_000, description="random unit sets of the same size for each single layer")
+        int,
+        Field(
+            ge=0, le=100_000, description="random unit sets of the same size for each single layer; 20 or more, 0: none"
+        ),
     ] = 1000
     ablate: Annotated[
         tuple[str, ...],
         Field(description="layers whose units are silenced one by one; default: the last two; none: no layer"),
+    ] = ()
+    alone: Annotated[
+        tuple[str, ...],
+        Field(description="layers looked at by themselves, with curves; default: the last; none: no layer"),
     ] = ()
     ablation_images: Annotated[
         int, Field(ge=2, description="at most so many images for silencing units one by one, classes balanced")
@@ -113,7 +129,8 @@ class ImportanceSpec:
     fraction_base: Annotated[float, Field(gt=0, le=1, description="masking: share of the first layer it may fix")] = 0.1
     fraction_max: Annotated[float, Field(gt=0, le=1, description="masking: share of the last layer it may fix")] = 0.3
     edges: Annotated[
-        int, Field(ge=1, le=10_000, description="strongest connections kept between two layers of a class's sub-network")
+        int,
+        Field(ge=1, le=10_000, description="strongest connections kept between two layers of a sub-network"),
     ] = 40
     level: Annotated[float, Field(gt=0.5, lt=1, description="coverage of the intervals")] = 0.95
     legacy: Annotated[tuple[str, ...], Field(description="named deviations: see `neuronscope list studies`")] = ()

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -17,29 +17,26 @@ import xarray as xr
 from jaxtyping import Bool, Float, Int8
 
 from neuronscope.data.dataset import Data
-from neuronscope.errors import InputError
-from neuronscope.maths.importance import LEAVE
+from neuronscope.maths.importance import ON
 from neuronscope.maths.overlap import reuse_counts, reuse_kinds
 from neuronscope.maths.streams import MomentsAnswer
 from neuronscope.models.subject import Subject
 from neuronscope.result import Provenance, Result, circumstances, peak_memory, unit_table, versions
 from neuronscope.run import Run
-from neuronscope.steps import Step
 from neuronscope.studies.importance.connections import strongest
-from neuronscope.studies.importance.evidence import Evidence, few_rows, gather, looking, silencing, walking, ON_PATH
+from neuronscope.studies.importance.evidence import Evidence, few_rows, gather, silencing
 from neuronscope.studies.importance.games import Played, play, scores_by_weights
+from neuronscope.studies.importance.layers import ablated_layers, single_layers
 from neuronscope.studies.importance.page import importance_page
 from neuronscope.studies.importance.reuse import KINDS, class_reuse
 from neuronscope.studies.importance.rules import HALVED, Choice, choose_units, masks, score_units
-from neuronscope.studies.importance.setting import Setting, settle, usual_single_layers
+from neuronscope.studies.importance.setting import Setting, settle
 from neuronscope.studies.importance.silence import needs_means
 from neuronscope.studies.importance.single import layer_effects, unit_effects
-from neuronscope.studies.importance.spec import RULES, ImportanceSpec, Rule
+from neuronscope.studies.importance.spec import ImportanceSpec, Rule
 from neuronscope.studies.importance.variants import all_cases, layer_cases
 from neuronscope.studies.importance.verify import masked_networks, subnetworks, try_layer, try_networks
-from neuronscope.sweep import Plan, PlannedSweep, estimate, planned, sweep, unfinished
-
-_SINGLE, _ABLATED = 1, 2  # layers at the end that are looked at alone, and unit by unit, unless others are asked for
+from neuronscope.sweep import sweep, unfinished
 
 
 def run_importance(
@@ -105,55 +102,86 @@ def ablations(setting: Setting, evidence: Evidence | None) -> dict[int, Mapping[
         return {}
     means = evidence.silenced if evidence is not None else None
     few = setting.report.take(few_rows(setting.report, setting))
-    found = {}
+    found: dict[int, Mapping[str, MomentsAnswer]] = {}
     for number in ablated_layers(setting):
         step, reducer = silencing(setting, number, means)
         found[number] = sweep(setting.subject, few, step, reducer, run=setting.run, name=f"ablate-{number}").answer
     return found
 
 
-def ablated_layers(setting: Setting) -> tuple[int, ...]:
-    """Numbers of the layers whose units are silenced one by one.
+@dataclass(frozen=True)
+class Found:
+    """What the selection images have decided.
 
-    Raises:
-        UnknownName: no such layer.
-        InputError: a layer that is not among those of the study.
+    Attributes:
+        scores: rule -> importance of every unit for every class of the network.
+        choices: rule -> the units of each class's sub-network.
+        codes: the masking rule's ON and OFF units, where it was asked.
+        played: Shapley values, where they were asked for.
     """
-    if setting.spec.ablate == ("none",):
-        return ()
-    if not setting.spec.ablate:
-        return tuple(range(len(setting.layers)))[-_ABLATED:]
-    wanted = setting.subject.select(*setting.spec.ablate)
-    for layer in wanted:
-        if layer not in setting.layers:
-            message = (
-                f"--ablate names '{layer.name}', which is not among the layers of the study "
-                f"({', '.join(one.name for one in setting.layers)}). Name it in --layers too"
-            )
-            raise InputError(message)
-    return tuple(number for number, layer in enumerate(setting.layers) if layer in wanted)
+
+    scores: Mapping[str, Float[np.ndarray, "u c"]]
+    choices: Mapping[str, Choice]
+    codes: Int8[np.ndarray, "u c"] | None
+    played: Played | None
+
+    @property
+    def rules(self) -> tuple[str, ...]:
+        """The rules in the order asked for."""
+        return tuple(self.scores)
 
 
-def assemble(
-    setting: Setting, evidence: Evidence, alone: Mapping[int, Mapping[str, MomentsAnswer]]
-) -> xr.DataTree:
-    """Choose, verify, and put all groups of the result together."""
+def decide(setting: Setting, evidence: Evidence) -> Found:
+    """Scores and choices of all rules."""
     played = play(setting, evidence.silenced) if "shapley" in setting.spec.rules else None
-    scores = {rule: scored(setting, evidence, rule, played) for rule in dict.fromkeys(setting.spec.rules)}
-    choices = {rule: choose_units(setting, evidence, scores, rule) for rule in scores}
-    codes = masks(setting, evidence) if "masking" in scores else None
-    cases = all_cases(setting, choices, evidence.silenced, codes)
+    rules = tuple(dict.fromkeys(setting.spec.rules))
+    scores: dict[str, np.ndarray] = {rule: scored(setting, evidence, rule, played) for rule in rules}
+    choices: dict[str, Choice] = {rule: choose_units(setting, evidence, scores[rule], rule) for rule in rules}
+    return Found(scores, choices, masks(setting, evidence) if "masking" in rules else None, played)
+
+
+def assemble(setting: Setting, evidence: Evidence, alone: Mapping[int, Mapping[str, MomentsAnswer]]) -> xr.DataTree:
+    """Choose, verify, and put all groups of the result together."""
+    found = decide(setting, evidence)
+    cases = all_cases(setting, found.choices, evidence.silenced, found.codes)
     said = try_networks(setting, cases)
-    groups: dict[str, xr.Dataset] = {"/subnetworks": subnetworks(setting, cases, said)}
-    if codes is not None:
-        groups["/masking"] = masked_networks(setting, cases, said, codes)
-    groups["/layers"] = layers_alone(setting, evidence, scores, choices)
-    primary = next(iter(scores))
-    groups["/reuse"] = reused(setting, evidence, primary, choices[primary], codes)
-    groups["/edges"] = strongest(setting, choices[primary].members, evidence.tables["mean"].over())
-    groups["/units"] = units(setting, evidence, scores, choices, codes, alone, played)
-    groups["/"] = xr.Dataset(attrs={})
+    groups: dict[str, xr.Dataset] = {"/": xr.Dataset(), "/subnetworks": subnetworks(setting, cases, said)}
+    if found.codes is not None:
+        groups["/masking"] = masked_networks(setting, cases, said, found.codes)
+    if single_layers(setting):
+        groups["/layers"] = layers_alone(setting, evidence, found)
+    first = found.choices[found.rules[0]]
+    groups["/reuse"] = reused(setting, evidence, found)
+    groups["/edges"] = strongest(setting, first.members, evidence.tables["mean"].over())
+    groups["/network"] = network(setting, evidence, found)
+    groups["/units"] = units(setting, evidence, found, alone)
     return xr.DataTree.from_dict(groups)
+
+
+def network(setting: Setting, evidence: Evidence, found: Found) -> xr.Dataset:
+    """One row per layer: its size, where its units are silenced, and which layers skip connections tie to it."""
+    tied = np.full(len(setting.layers), -1)
+    for number, group in enumerate(setting.coupled):
+        tied[list(group)] = number
+    variables: dict[str, tuple[tuple[str, ...], Any]] = {
+        "units": (("layer",), np.array([layer.units for layer in setting.layers])),
+        "coupled": (("layer",), tied),
+        "path_residual": ((), np.array(evidence.residual)),
+        "selection_images": ((), np.array(int((setting.selection.labels >= 0).sum()))),
+    }
+    if found.played is not None:
+        variables |= {
+            "shapley_evaluations": (("layer",), np.array(found.played.evaluations)),
+            "shapley_plain": (("layer",), np.array(found.played.plain)),
+            "shapley_settled": (("layer",), np.array(found.played.settled).astype(np.int8)),
+        }
+    texts = {
+        "layer_name": [layer.name for layer in setting.layers],
+        "kind": [layer.kind for layer in setting.layers],
+        "silenced_at": [where.name for where in setting.silenced],
+    }
+    coordinates = {name: ("layer", np.array(values, dtype=object)) for name, values in texts.items()}
+    return xr.Dataset(variables, coords=coordinates)
 
 
 def scored(setting: Setting, evidence: Evidence, rule: Rule, played: Played | None) -> Float[np.ndarray, "u c"]:
@@ -168,52 +196,44 @@ def scored(setting: Setting, evidence: Evidence, rule: Rule, played: Played | No
     return table
 
 
-def layers_alone(
-    setting: Setting,
-    evidence: Evidence,
-    scores: Mapping[Rule, Float[np.ndarray, "u c"]],
-    choices: Mapping[Rule, Choice],
-) -> xr.Dataset:
-    """The last layer by itself: many random controls, and curves."""
-    found = {}
-    for layer in usual_single_layers(setting.layers, many=_SINGLE):
-        number = setting.layers.index(layer)
+def layers_alone(setting: Setting, evidence: Evidence, found: Found) -> xr.Dataset:
+    """Single layers: many random controls, and curves."""
+    tried = {}
+    for number in single_layers(setting):
         place = setting.places[number]
         ranked = {
             rule: np.argsort(np.where(np.isnan(table[place]), np.inf, -table[place]), axis=0, kind="stable")
-            for rule, table in scores.items()
+            for rule, table in found.scores.items()
         }
-        cases, groups = layer_cases(setting, number, choices, ranked, evidence.silenced.at(place))
-        found[number] = (cases, try_layer(setting, number, groups))
-    return layer_effects(setting, tuple(scores), found)
+        cases, groups = layer_cases(setting, number, found.choices, ranked, evidence.silenced.at(place))
+        tried[number] = (cases, try_layer(setting, number, groups))
+    return layer_effects(setting, found.rules, tried)
 
 
-def reused(
-    setting: Setting,
-    evidence: Evidence,
-    rule: Rule,
-    choice: Choice,
-    codes: Int8[np.ndarray, "u c"] | None,
-) -> xr.Dataset:
-    """Reuse and specialisation under the first rule; under `positional-overlap` of masking's ON units too."""
+def reused(setting: Setting, evidence: Evidence, found: Found) -> xr.Dataset:
+    """Reuse and specialisation under the first rule, and of the units that masking calls ON."""
+    rule = setting.spec.rules[0]
 
     def again(half: Bool[np.ndarray, "parts"]) -> Bool[np.ndarray, "u c"]:
-        table = {rule: score_units(setting, evidence, rule, parts=half)}
-        return choose_units(setting, evidence, table, rule, parts=half).members
+        scores = score_units(setting, evidence, rule, parts=half)
+        return choose_units(setting, evidence, scores, rule, parts=half).members
 
-    return class_reuse(setting, choice.members, again if rule in HALVED else None)
+    def held(half: Bool[np.ndarray, "parts"]) -> Bool[np.ndarray, "u c"]:
+        return masks(setting, evidence, parts=half) == ON
+
+    return class_reuse(
+        setting,
+        found.choices[rule].members,
+        again if rule in HALVED else None,
+        on_from=held if found.codes is not None else None,
+    )
 
 
 def units(
-    setting: Setting,
-    evidence: Evidence,
-    scores: Mapping[Rule, Float[np.ndarray, "u c"]],
-    choices: Mapping[Rule, Choice],
-    codes: Int8[np.ndarray, "u c"] | None,
-    alone: Mapping[int, Mapping[str, MomentsAnswer]],
-    played: Played | None,
+    setting: Setting, evidence: Evidence, found: Found, alone: Mapping[int, Mapping[str, MomentsAnswer]]
 ) -> xr.Dataset:
     """One row per unit."""
+    scores, choices, codes, played = found.scores, found.choices, found.codes, found.played
     classes = list(setting.classes)
     stats = evidence.tables["mean"].over()
     members = next(iter(choices.values())).members[:, classes]
@@ -247,21 +267,7 @@ def units(
     )
 
 
-def plan_importance(subject: Subject, data: Data, spec: ImportanceSpec | None = None, *, run: Run | None = None) -> Plan:
-    """The sweeps `run_importance` will make, with passes, memory and time; unit by unit only the tail is run again."""
-    setting = settle(subject, data, spec or ImportanceSpec(), run or Run())
-    few = setting.report.take(few_rows(setting.report, setting))
-    jobs: list[tuple[str, Data, Step, Any]] = [("select", setting.selection, *looking(setting))]
-    if set(setting.spec.rules) & set(ON_PATH):
-        jobs.append(("path", setting.selection, *walking(setting)))
-    ...
-    sweeps: list[tuple[PlannedSweep, Step]] = []
-    for name, images, step, reducer in jobs:
-        sweeps.append((planned(setting.subject, images, step, reducer, run=setting.run, name=name), step))
-    return estimate(setting.subject, few, sweeps, run=setting.run)
-
-
-def _stacked(tables: Mapping[Rule, np.ndarray]) -> np.ndarray:
+def _stacked(tables: Mapping[str, np.ndarray]) -> np.ndarray:
     return np.stack(list(tables.values()), axis=1)
 
 

@@ -1,4 +1,4 @@
-"""Moments by class, and by class and random part of the images, from which any half of the images can be put together."""
+"""Moments by class, and by class and random part of the images, from which any half can be put together."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which edited networks are tried on the report images: sub-networks kept and taken out, and random ones of their size."""
+"""Which edited networks are tried on the report images: sub-networks kept and taken out, and random ones."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Case:
     Attributes:
         kind: what was done.
         rule: name of the rule that chose the units; empty for the untouched network and random sets.
-        class_number: whose sub-network it is; of random sets under `other-mean` the class that gives the means, else -1.
+        class_number: whose sub-network it is; of random sets under `other-mean` whose means fill in, else -1.
         sizes: units kept or silenced in each layer, which random sets have to match.
         draw: number of the random set.
         edits: what to do.
@@ -60,11 +60,11 @@ def all_cases(
             fixed = codes[:, c] != LEAVE
             cases.append(Case("fix", "masking", c, sizes(setting, fixed), 0, held(setting, codes[:, c], means, c)))
             cases.append(Case("unfix", "masking", c, sizes(setting, fixed), 0, silenced(setting, fixed, means, c)))
-    return [*cases, *random_cases(setting, cases, means)]
+    return [*cases, *(random_cases(setting, cases, means) if setting.spec.controls else ())]
 
 
 def random_cases(setting: Setting, cases: Sequence[Case], means: Stats) -> list[Case]:
-    """Random unit sets with as many units in every layer as each sub-network, drawn once for all that have these sizes."""
+    """Random unit sets with as many units in every layer as each sub-network, drawn once for all of these sizes."""
     own = setting.spec.silence == "other-mean"
     wanted = dict.fromkeys(
         (case.kind, case.sizes, case.class_number if own else -1) for case in cases if case.kind in ("keep", "drop")
@@ -160,7 +160,7 @@ def layer_cases(
     rng = setting.run.generator("importance", "layer controls", setting.layers[number].name)
     counts = sorted({int(choice.members[place, c].sum()) for choice in choices.values() for c in setting.classes})
     draws = {count: _random_sets(units, count, setting.spec.layer_controls, rng) for count in counts}
-    orders = np.stack([rng.permutation(units) for _ in range(setting.spec.controls)])
+    orders = [rng.permutation(units) for _ in range(setting.spec.controls)]
     cases: list[LayerCase] = []
     groups: list[MaskGroup] = []
     own = setting.spec.silence == "other-mean"
@@ -200,4 +200,6 @@ def _curve(
 
 
 def _random_sets(units: int, count: int, draws: int, rng: np.random.Generator) -> Bool[np.ndarray, "draws u"]:
+    if not draws:
+        return np.zeros((0, units), dtype=bool)
     return matched_sets({"": count}, {"": units}, draws=draws, rng=rng).masks[""]

@@ -6,7 +6,7 @@ images before and after.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,23 +14,16 @@ import xarray as xr
 from jaxtyping import Bool, Float, Int, Int8
 
 from neuronscope.maths.controls import (
-    ControlComparison,
     against_controls,
-    area_between,
-    curve_area,
     paired_accuracy_change,
     paired_accuracy_change_by_class,
 )
 from neuronscope.maths.resampling import bh_qvalues, wilson_interval
-from neuronscope.maths.streams import StackRows, Each
+from neuronscope.maths.streams import Each, StackRows
 from neuronscope.steps import MaskGroup, PredictMasked, PredictVariants
-from neuronscope.studies.importance.evidence import watched_layers
-from neuronscope.studies.importance.rules import Choice
 from neuronscope.studies.importance.setting import Setting
-from neuronscope.studies.importance.tables import Stats
-from neuronscope.studies.importance.variants import Case, LayerCase, all_cases, layer_cases
+from neuronscope.studies.importance.variants import Case
 from neuronscope.sweep import sweep
-from neuronscope.units import LayerInfo
 
 _AT_ONCE = 256  # edited networks to a sweep, so that little is lost and the table of predictions stays small
 
@@ -50,7 +43,7 @@ class Said:
     @property
     def right(self) -> Bool[np.ndarray, "v n"]:
         """Which images each network gets right."""
-        return np.ascontiguousarray(self.predicted.T == self.label)
+        return np.ascontiguousarray(self.label == self.predicted.T)
 
 
 def try_networks(setting: Setting, cases: Sequence[Case]) -> Said:
@@ -84,8 +77,8 @@ def subnetworks(setting: Setting, cases: Sequence[Case], said: Said) -> xr.Datas
     """The sub-networks by rule and class: kept alone, taken out, and held against random ones.
 
     Variables over (rule, class), on the report images: `size`; `keep_own`, `keep_full`, `keep_precision`,
-    `keep_informedness` (true minus false positive rate of the class), `modularity_a` (own / full), `modularity_b` (own x
-    precision), `keep_labels` (number of labels still predicted); `drop_own`, `drop_others` (changes of accuracy) and
+    `keep_informedness` (true minus false positive rate of the class), `modularity_a` (own / full), `modularity_b` (own
+    x precision), `keep_labels` (number of labels still predicted); `drop_own`, `drop_others` (changes of accuracy) and
     `drop_selective` (fall for the class minus fall for the others). Accuracies carry `_low` and `_high`; what is held
     against random sets carries `_random`, `_random_low`, `_random_high` (where one random set falls), and `_q`.
     """
@@ -215,7 +208,12 @@ class _Table:
         own = np.array([(self.said.label == c).sum() for c in self.classes])
         hits = np.array([self.right[0][self.said.label == c].sum() for c in self.classes])
         low, high = wilson_interval(hits, own, level=level)
-        intact = {"intact": hits / np.where(own > 0, own, np.nan), "intact_low": low, "intact_high": high, "images": own}
+        intact = {
+            "intact": hits / np.where(own > 0, own, np.nan),
+            "intact_low": low,
+            "intact_high": high,
+            "images": own,
+        }
         found |= {name: (("class",), values) for name, values in intact.items()}
         found["intact_confusion"] = (("true", "predicted"), self._confusion(0))
         found["intact_full"] = ((), np.array(self.right[0].mean()))
@@ -269,7 +267,7 @@ class _Table:
         """Class numbers as places among the classes in question; the number of these for all others."""
         code = np.full(max(len(self.setting.subject.classes), int(numbers.max(initial=0)) + 1), len(self.classes))
         code[self.classes] = np.arange(len(self.classes))
-        return code[numbers]
+        return np.asarray(code[numbers])
 
     def _confusion(self, place: int) -> Int[np.ndarray, "k l"]:
         k = len(self.classes)

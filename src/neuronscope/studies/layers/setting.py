@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from itertools import pairwise
 from typing import Any, Literal
 
 import numpy as np
@@ -26,7 +24,8 @@ from neuronscope.maths.streams import (
 )
 from neuronscope.models.subject import Subject
 from neuronscope.run import Run
-from neuronscope.steps import GradientTimesActivation, Observe, Step, activation_bytes, columns
+from neuronscope.steps import Gradients, Observe, Step, activation_bytes, columns
+from neuronscope.studies.blocks import layer_blocks
 from neuronscope.studies.layers.spec import LEGACY, LayersSpec
 from neuronscope.sweep import PlannedSweep, planned
 from neuronscope.units import LayerInfo
@@ -113,15 +112,15 @@ def observation(setting: Setting) -> tuple[Observe, Reducer[dict[str, Any]]]:
     return step, reducer
 
 
-def attribution(setting: Setting) -> tuple[GradientTimesActivation, Reducer[dict[str, Any]]]:
+def attribution(setting: Setting) -> tuple[Gradients, Reducer[dict[str, Any]]]:
     """The backward sweep."""
-    target: Literal["label", "prediction"] = "prediction" if setting.spec.gradient == "prediction" else "label"
+    of: Literal["label", "prediction"] = "prediction" if setting.spec.gradient == "prediction" else "label"
     reducer = Each(
-        all=Moments("attribution"),
-        size=Moments("size"),
-        by_class=ClassMoments("attribution", classes=setting.classes),
+        all=Moments("pull/logit"),
+        size=Moments("size/logit"),
+        by_class=ClassMoments("pull/logit", classes=setting.classes),
     )
-    return GradientTimesActivation(setting.layers, target=target), reducer
+    return Gradients(setting.layers, of=of, measures=()), reducer
 
 
 def shown_images(setting: Setting) -> int:
@@ -145,7 +144,7 @@ def map_blocks(setting: Setting) -> list[Setting]:
         few = len(layers) == 1 or images * activation_bytes(layers) <= _MAPS_AT_ONCE
         return few and (memory is None or needs(layers) <= memory)
 
-    return _grouped(setting, fits, needs)
+    return _in_blocks(setting, fits, needs)
 
 
 def feature_maps(setting: Setting) -> tuple[Observe, Reducer[dict[str, Any]]]:
@@ -180,47 +179,18 @@ def blocks(setting: Setting) -> list[Setting]:
     def needs(layers: tuple[LayerInfo, ...]) -> int:
         return _needs(setting.block(layers), present=present)
 
-    return _grouped(setting, lambda layers: needs(layers) <= memory, needs)
+    return _in_blocks(setting, lambda layers: needs(layers) <= memory, needs)
 
 
-def _grouped(
+def _in_blocks(
     setting: Setting,
     fits: Callable[[tuple[LayerInfo, ...]], bool],
     needs: Callable[[tuple[LayerInfo, ...]], int],
 ) -> list[Setting]:
-    groups: list[tuple[LayerInfo, ...]] = []
-    for layer in setting.layers:
-        if groups and fits((*groups[-1], layer)):
-            groups[-1] = (*groups[-1], layer)
-            continue
-        parts = unit_parts(layer, lambda part: fits((part,)))
-        if not parts:
-            raise InputError(_refusal(setting, layer, needs((layer.part(0, 1),))))
-        groups.extend((part,) for part in parts)
-    return [setting.block(group) for group in groups]
+    def refuse(layer: LayerInfo) -> str:
+        return _refusal(setting, layer, needs((layer.part(0, 1),)))
 
-
-def unit_parts(layer: LayerInfo, fits: Callable[[LayerInfo], bool]) -> list[LayerInfo]:
-    """A layer in as few blocks of units as fit, of nearly the same size; none where not even one unit fits.
-
-    Args:
-        layer: what to split.
-        fits: whether there is room for a part; where there is, there must be for smaller ones too.
-
-    Example:
-        >>> layer = LayerInfo("conv1", "conv", (10, 9, 9), 10)
-        >>> [part.title for part in unit_parts(layer, lambda part: part.units <= 4)]
-        ['conv1 units 0-2', 'conv1 units 3-5', 'conv1 units 6-9']
-    """
-    if fits(layer):
-        return [layer]
-    # the place of the first width from 1 that does not fit: the last one that does
-    widest = bisect_left(range(1, layer.units), True, key=lambda width: not fits(layer.part(0, width)))
-    if widest == 0:
-        return []
-    count = -(-layer.units // widest)
-    bounds = [number * layer.units // count for number in range(count + 1)]
-    return [layer.part(first, last) for first, last in pairwise(bounds)]
+    return [setting.block(group) for group in layer_blocks(setting.layers, fits=fits, refuse=refuse)]
 
 
 def _refusal(setting: Setting, layer: LayerInfo, least: int) -> str:
@@ -245,14 +215,6 @@ def planned_sweeps(setting: Setting) -> list[tuple[PlannedSweep, Step]]:
         (planned(setting.subject, setting.data, step, reducer, run=setting.run, name=name), step)
         for name, step, reducer in jobs
     ]
-
-
-def block_title(setting: Setting) -> str:
-    """What there is to see of a group that holds part of a layer, empty for whole layers: `conv1 units 0-31`."""
-    parts = [layer.title for layer in setting.layers if layer.whole is not None]
-    others = len(setting.layers) - len(parts)
-    more = [f"{others} more layer{'s' if others > 1 else ''}"] if others else []
-    return ", ".join([*parts, *more]) if parts else ""
 
 
 def _needs(setting: Setting, *, present: int) -> int:

@@ -22,6 +22,7 @@ from neuronscope.models.subject import Subject
 from neuronscope.result import Provenance, Result, circumstances, peak_memory, unit_table, versions
 from neuronscope.run import Run
 from neuronscope.steps import Step
+from neuronscope.studies.blocks import block_title
 from neuronscope.studies.layers.measures import (
     LEVELS,
     SHARES,
@@ -39,7 +40,6 @@ from neuronscope.studies.layers.pictures import examples, exemplars, filters
 from neuronscope.studies.layers.setting import (
     Setting,
     attribution,
-    block_title,
     blocks,
     map_blocks,
     observation,
@@ -121,7 +121,7 @@ def plan_layers(subject: Subject, data: Data, spec: LayersSpec | None = None, *,
         if key not in known:  # blocks of the same layer's units take as long as one another
             known[key] = timed(setting.subject, setting.data, step, run=setting.run)
         seconds += one.images * known[key]
-        title = block_title(block)
+        title = block_title(block.layers)
         sweeps.append(replace(one, name=f"{one.name}{place}{f' ({title})' if title else ''}"))
     return Plan(tuple(sweeps), seconds)
 

@@ -1,5 +1,0 @@
-"""placeholder"""
-from neuronscope.result import Result
-from neuronscope.views import Page
-def importance_page(result: Result) -> Page:
-    return Page("Importance", "", ())
