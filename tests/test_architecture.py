@@ -51,6 +51,9 @@ FLOORS = {
 }
 FACES = FLOORS["faces"]
 
+# What studies share: what a study is made of, and how layers are grouped to fit into memory.
+SHARED = {"study", "blocks"}
+
 # Hooks change what a network does; they are set, and taken away again, in one place.
 MAY_HOOK = {
     "neuronscope.hooks",
@@ -120,9 +123,9 @@ def floor(module: str) -> int:
 
 
 def study(module: str) -> str | None:
-    """The study a module belongs to, None outside the studies and for their table in `studies/__init__.py`."""
+    """The study a module belongs to, None outside the studies, for their table, and for what all of them share."""
     parts = module.split(".")
-    return parts[2] if parts[1:2] == ["studies"] and len(parts) > 2 else None
+    return parts[2] if parts[1:2] == ["studies"] and len(parts) > 2 and parts[2] not in SHARED else None
 
 
 def upward(trees: Mapping[str, ast.Module]) -> list[str]:

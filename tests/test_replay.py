@@ -433,7 +433,7 @@ class Residual(nn.Module):
 KINDS = ("conv", "norm", "relu", "gelu", "pool", "average", "depthwise", "skip", "drop")
 
 
-def block(kind, width):
+def block(kind, width):  # noqa: PLR0911 one line for each kind
     """A layer that keeps the number of channels."""
     match kind:
         case "conv":

@@ -359,7 +359,9 @@ def _parts(data: Data, spec: TrainSpec, *, run: Run) -> tuple[Data, Data | None]
 
 def _history(rows: Sequence[HistoryRow], *, watched: bool) -> pd.DataFrame:
     frame = pd.DataFrame([asdict(row) for row in rows])
-    return frame if watched else frame.drop(columns=[column for column in frame if column.startswith("validation_")])
+    return (
+        frame if watched else frame.drop(columns=[column for column in frame if str(column).startswith("validation_")])
+    )
 
 
 def _unheard(row: HistoryRow) -> None:

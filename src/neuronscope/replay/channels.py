@@ -83,7 +83,7 @@ def _after(
         return _after_module(program.modules[node], place, before, after)
     if not (node.args and (node.args[0] in found or _is_combination(node))):
         return None  # the value is not the operation's first argument: a weight, a size, something rare
-    return _after_function(node, operation, place, before, after, found, facts)
+    return _after_function(node, place, before, after, operation=operation, found=found, facts=facts)
 
 
 _APART_MODULES: frozenset[type[nn.Module]] = frozenset(
@@ -98,7 +98,7 @@ _APART_POOLS: frozenset[type[nn.Module]] = frozenset(
 )
 
 
-def _after_module(
+def _after_module(  # noqa: PLR0911 one line for each kind
     module: nn.Module, place: Channels, before: tuple[int, ...], after: tuple[int, ...]
 ) -> Channels | None:
     kind = type(module)
@@ -107,7 +107,7 @@ def _after_module(
     if kind in _APART_MODULES:
         return place
     if kind is nn.Flatten:
-        ends = module.start_dim == 1 and module.end_dim in (-1, len(before) - 1)  # type: ignore[operator]
+        ends = module.start_dim == 1 and module.end_dim in (-1, len(before) - 1)
         return _flattened(place, before) if ends else None
     if place.axis != 1:
         return None
@@ -150,12 +150,13 @@ def _is_combination(node: fx.Node) -> bool:
     )
 
 
-def _after_function(
+def _after_function(  # noqa: PLR0911 one line for each kind
     node: fx.Node,
-    operation: Operation,
     place: Channels,
     before: tuple[int, ...],
     after: tuple[int, ...],
+    *,
+    operation: Operation,
     found: Mapping[fx.Node, Channels],
     facts: Facts,
 ) -> Channels | None:
@@ -208,7 +209,9 @@ def _over_space(node: fx.Node, place: Channels, axes: int) -> bool:
 def _joined(node: fx.Node, place: Channels, found: Mapping[fx.Node, Channels], facts: Facts) -> Channels | None:
     parts = node.args[0] if node.args else node.kwargs.get("tensors")
     over = node.args[1] if len(node.args) > 1 else node.kwargs.get("dim", 0)
-    if not isinstance(parts, (tuple, list)) or over != place.axis or sum(part in found for part in parts) != 1:
+    if not isinstance(parts, (tuple, list)) or sum(part in found for part in parts) != 1:
+        return None
+    if over != place.axis:
         return None
     first = place.first
     for part in parts:
@@ -217,5 +220,5 @@ def _joined(node: fx.Node, place: Channels, found: Mapping[fx.Node, Channels], f
         shape = facts.shape(part) if isinstance(part, fx.Node) else None
         if shape is None:
             return None
-        first += shape[over]
+        first += shape[place.axis]
     return Channels(place.axis, first, place.step)

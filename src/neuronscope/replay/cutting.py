@@ -108,7 +108,7 @@ def cut(module: nn.Module, layer: LayerInfo, example: Tensor, *, memory: int = M
     Args:
         module: the network, in eval mode, on its device (inside `hooks.placed`); it is not changed.
         layer: where to cut: any layer, a block as well as the classifier; of a part, the whole layer.
-        example: one or more prepared images (n, channels, height, width); two are used.
+        example: one or more prepared images (n, channels, height, width); two are used, the second made up if need be.
         memory: bytes of activations that a replay may hold at once.
 
     Raises:
@@ -116,7 +116,8 @@ def cut(module: nn.Module, layer: LayerInfo, example: Tensor, *, memory: int = M
 
     Example:
         >>> from neuronscope.models.probe import probe_layers
-        >>> net = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2)).eval()
+        >>> pooling = (nn.AdaptiveAvgPool2d(1), nn.Flatten())
+        >>> net = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), *pooling, nn.Linear(4, 2)).eval()
         >>> layer = probe_layers(net, (1, 8, 8))[1]
         >>> images = torch.randn(5, 1, 8, 8)
         >>> tail = cut(net, layer, images)
@@ -135,7 +136,8 @@ def cut(module: nn.Module, layer: LayerInfo, example: Tensor, *, memory: int = M
         raise InputError(message)
     if layer.whole is not None:
         layer = _whole(layer, layer.whole)
-    pair = example[:2]
+    # Two different images tell apart what one image, or the same twice, would let pass: rows in another order.
+    pair = example[:2] if len(example) > 1 else torch.cat([example, -example.flip(-1)])
     reasons: list[str] = []
     ways: tuple[Callable[[], tuple[Way, Tail]], ...] = (
         lambda: _graph(module, layer, pair, memory=memory),

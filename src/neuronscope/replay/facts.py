@@ -56,17 +56,18 @@ class Facts:
 
 
 def facts_of(program: Program, example: Tensor) -> Facts:
-    """Run the program on the first image of an example, and on its first two (the same twice where there is one)."""
-    two = example[:2] if len(example) > 1 else torch.cat([example, example])
-    found: list[dict[fx.Node, Any]] = []
-    for images in (two[:1], two):
-        forms: dict[fx.Node, Any] = {program.images: _form(images)}
-        steps = program.steps(program.nodes, keep=())
-        execute(
-            steps, {program.images: images}, visit=lambda node, value, forms=forms: forms.update({node: _form(value)})
-        )
-        found.append(forms)
-    return Facts(*found)
+    """Run the program on the first of two images, and on both."""
+    return Facts(_forms(program, example[:1]), _forms(program, example[:2]))
+
+
+def _forms(program: Program, images: Tensor) -> dict[fx.Node, Any]:
+    forms: dict[fx.Node, Any] = {program.images: _form(images)}
+
+    def visit(node: fx.Node, value: Any) -> None:
+        forms[node] = _form(value)
+
+    execute(program.steps(program.nodes, keep=()), {program.images: images}, visit=visit)
+    return forms
 
 
 def rows_of(value: Any, one: Any, two: Any, index: Tensor, images: int) -> Any:
@@ -100,7 +101,7 @@ def take(value: Tensor, index: Tensor, images: int) -> Tensor:
         return value.permute(0, 2, 3, 1).index_select(0, index).permute(0, 3, 1, 2)
     if len(value) == images:
         return value.index_select(0, index)
-    return value.unflatten(0, (images, -1)).index_select(0, index).flatten(0, 1)
+    return value.reshape(images, -1, *value.shape[1:]).index_select(0, index).flatten(0, 1)
 
 
 def _growth(one: Any, two: Any) -> Growth:

@@ -22,12 +22,12 @@ from torch import Tensor, fx, nn
 
 from neuronscope.hooks import units_first
 from neuronscope.replay.channels import Channels, changed, followed
-from neuronscope.replay.facts import Facts, facts_of, rows_of, take
+from neuronscope.replay.facts import facts_of, rows_of, take
 from neuronscope.replay.folding import folded, maps_last
 from neuronscope.replay.full import as_made
 from neuronscope.replay.live import Live, Logits, UnsuitedError
-from neuronscope.replay.mixing import Mixing, MixingLinear, mixing_at
-from neuronscope.replay.program import Program, Step, execute, traced
+from neuronscope.replay.mixing import MixingLinear, mixing_at
+from neuronscope.replay.program import Step, execute, traced
 from neuronscope.units import LayerInfo
 
 FAST_BYTES = 40 * 2**20
@@ -215,7 +215,9 @@ class Graph:
         if self._is_logits:
             logits = live.logits.repeat(len(units), 1, 1)
             own = _own(replaced.values[self._program.logits], self._apart[self._program.logits], self._layer.units)
-            logits[torch.arange(len(units)), :, self._apart[self._program.logits].first + units] = own[:, units].T
+            logits[
+                torch.arange(len(units), device=units.device), :, self._apart[self._program.logits].first + units
+            ] = own[:, units].T
             return logits
         if self.closed and self._final is not None:
             return self._added(live, units, replaced)
@@ -270,14 +272,14 @@ class Graph:
             logits[position, image] = self._run(self._dense, values, live, image)
 
     def _batches(self, chosen: Bool[Tensor, "m n"], live: Live) -> list[tuple[Tensor, Tensor]]:
-        """Positions and images of the chosen pairs, in runs; whole batches of images where something is tied to them."""
+        """Positions and images of the chosen pairs, in runs: of whole batches where something is tied to them."""
         if self._tied:
             images = torch.arange(len(live.logits), device=chosen.device)
             return [(position.expand_as(images), images) for position in chosen.any(1).nonzero()]
         position, image = chosen.nonzero(as_tuple=True)
         if len(position) == 0:
             return []
-        return list(zip(position.split(self._rows), image.split(self._rows), strict=True))
+        return list(zip(torch.split(position, self._rows), torch.split(image, self._rows), strict=True))
 
     def _run(self, rest: _Rest, values: dict[fx.Node, Any], live: Live, images: Int[Tensor, "r"]) -> Tensor:
         n, facts = live.kept["images"], self._facts
@@ -327,18 +329,18 @@ def _own(value: Tensor, place: Channels, units: int) -> Tensor:
 
 def _by_unit(own: Tensor, place: Channels) -> Tensor:
     """With one place on the second axis for each unit and at least one axis after it."""
-    return own.unflatten(1, (-1, place.step)) if own.ndim == 2 else own  # noqa: PLR2004 image and feature
+    return own.reshape(len(own), -1, place.step) if own.ndim == 2 else own  # noqa: PLR2004 image and feature
 
 
 def _dominating(largest: Float[Tensor, "n units"], base: Tensor, place: Channels) -> Bool[Tensor, "n units"]:
     """Whether a change is far larger than what the other channels usually reach."""
     units, step = largest.shape[1], place.step
     reached = base.abs()
-    if base.ndim > 2:
+    if base.ndim > 2:  # noqa: PLR2004 image and feature
         reached = reached.movedim(place.axis, 1)
-        reached = reached.amax(tuple(range(2, base.ndim)))  # noqa: PLR2004
+        reached = reached.amax(tuple(range(2, base.ndim)))
     squares = reached.double().square()
-    own = squares[:, place.first : place.first + units * step].unflatten(1, (units, step)).sum(2)
+    own = squares[:, place.first : place.first + units * step].reshape(len(base), units, step).sum(2)
     others = (squares.sum(1, keepdim=True) - own).clamp(min=0) / max(squares.shape[1] - step, 1)
     return largest.double() > _OUTLIER * others.sqrt()
 

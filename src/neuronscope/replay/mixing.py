@@ -74,7 +74,7 @@ class MixingConvolution:
             change[images, units].unsqueeze(1), how.weight.shape[2:], how.dilation, how.padding, how.stride
         )
         rows.baddbmm_(patches.transpose(1, 2), self.filters.index_select(0, units))
-        return rows.unflatten(1, self.size).permute(0, 3, 1, 2)
+        return rows.view(len(rows), *self.size, -1).permute(0, 3, 1, 2)
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,5 +132,5 @@ def mixing_at(
         return MixingConvolution(reads, filters.contiguous(), operation, (result[2], result[3]))
     if type(operation) is nn.Linear and untouched(operation) and axes == 2:  # noqa: PLR2004 image and feature
         part = operation.weight.detach()[:, place.first : place.first + units * place.step]
-        return MixingLinear(reads, part.unflatten(1, (units, place.step)).permute(1, 2, 0))
+        return MixingLinear(reads, part.reshape(len(part), units, place.step).permute(1, 2, 0))
     return None

@@ -124,7 +124,7 @@ def _traced(module: nn.Module, layer: LayerInfo, *, opaque: bool) -> tuple[nn.Mo
     tracer = _Tracer(module.get_submodule(layer.module_name), opaque=opaque)
     try:
         return root, tracer.trace(root), tracer.outputs
-    except Exception as problem:  # noqa: BLE001 the network's own code runs on stand-ins for tensors: anything may happen
+    except Exception as problem:
         message = f"torch.fx cannot trace the network ({_first_line(problem)})"
         raise UnsuitedError(message) from problem
 
@@ -266,8 +266,8 @@ def _redirect(graph: fx.Graph, operations: Mapping[fx.Node, tuple[Operation, boo
     order = {node: place for place, node in enumerate(graph.nodes)}
     for node in list(graph.nodes):
         if operations.get(node, (None, False))[1] and node.args and isinstance(node.args[0], fx.Node):
-            place = order[node]
-            node.args[0].replace_all_uses_with(node, delete_user_cb=lambda user, place=place: order[user] > place)
+            later = {user for user in node.args[0].users if order[user] > order[node]}
+            node.args[0].replace_all_uses_with(node, delete_user_cb=later.__contains__)
 
 
 def _before(last: fx.Node) -> set[fx.Node]:

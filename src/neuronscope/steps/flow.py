@@ -7,8 +7,8 @@ need no special case.
 
 The backward pass is taken at a constant image a hair above zero. There every activation is positive and tiny: a ReLU
 hands everything on, and no function is near its ceiling (ReLU6, tanh). Average pooling hands a score on in equal parts,
-maximum pooling to one position of the window; both leave the sum over a unit's positions as it is. Normalisations only scale: by their own statistics where they have some, otherwise (layer and group
-normalisation) by their weights alone.
+maximum pooling to one position of the window; both leave the sum over a unit's positions as it is. Normalisations only
+scale: by their own statistics where they have some, otherwise (layer and group normalisation) by their weights alone.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 A cut has weights of its own: convolutions with the normalisation folded in. So it must never outlive them, whichever
 way they are changed (`load_state_dict`, `weight.data`, a number format of the run). Before a kept cut is used again,
-all that it was made from is compared by checksums, which costs less than a thousandth of a forward pass of 32 images.
+all that it was made from is compared by checksums, which takes less than a hundredth of a forward pass of 32 images.
 """
 
 from __future__ import annotations

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import repeat
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from neuronscope.data.dataset import Batch
 from neuronscope.edits import Edit
 from neuronscope.hooks import applied
 from neuronscope.maths.streams import Seen
+from neuronscope.replay.chain import chain_of
 from neuronscope.steps.ablate import answers
 from neuronscope.steps.silence import donors
 from neuronscope.units import LayerInfo
@@ -44,12 +46,21 @@ class PredictVariants:
         surprise = torch.zeros((n, many), dtype=batch.image.dtype, device=batch.image.device)
         lenders = donors(batch.index, seed=self.seed)
         with torch.inference_mode():
-            for number, edits in enumerate(self.variants):
-                with applied(model, self.layers, edits, donors=lenders):
-                    logits = model(batch.image)
+            for number, logits in enumerate(self._logits(model, batch, lenders)):
                 predicted[:, number] = logits.argmax(1).int()
                 surprise[:, number] = answers(logits[None], batch.label)["loss"][0]
         return {"index": batch.index, "label": batch.label, "predicted": predicted, "surprise": surprise}
+
+    def _logits(self, model: nn.Module, batch: Batch, lenders: Tensor) -> Iterator[Tensor]:
+        """Each variant's logits; where the network is a chain, what is silent is not computed."""
+        chain = chain_of(model, self.layers, batch.image)
+        fast = chain.logits(batch.image, self.layers, self.variants) if chain is not None else repeat(None)
+        for edits, logits in zip(self.variants, fast, strict=False):
+            if logits is not None:
+                yield logits
+                continue
+            with applied(model, self.layers, edits, donors=lenders):
+                yield model(batch.image)
 
     def shapes(self, outputs: int) -> Mapping[str, tuple[int, ...]]:  # noqa: ARG002 part of the protocol
         """Predictions and losses."""

@@ -1,7 +1,8 @@
 """Trains a network once: what the table [train] of a recipe asks for is trained before the study, unless it is there.
 
-A network is there when the record beside the checkpoint says the same settings. Only circumstances may differ: where the
-files lie, the device, the threads. Other settings are refused, never trained over: hours may have gone into what is there.
+A network is there when the record beside the checkpoint says the same settings. Only circumstances may differ: where
+files lie, the device, the threads. Other settings are refused, never trained over: hours may have gone into what is
+there.
 """
 
 from __future__ import annotations
@@ -18,7 +19,15 @@ import numpy as np
 from neuronscope import InputError, Subject, TrainSpec, locked, train
 from neuronscope.faces.cli import console, recipes
 from neuronscope.faces.cli.making import make_run, make_spec, make_subject
-from neuronscope.faces.cli.train import CHECKPOINT, RECORD, decided, folder_of, make_data, read_table, run_training
+from neuronscope.faces.cli.train import (
+    CHECKPOINT,
+    RECORD,
+    folder_of,
+    full_settings,
+    make_data,
+    read_table,
+    run_training,
+)
 from neuronscope.faces.outputs import prepare_folder
 
 _CIRCUMSTANCES = ("out", "download", "device", "threads", "workers")
@@ -84,13 +93,13 @@ def planned_subject(table: Mapping[str, Any], model: Mapping[str, Any]) -> Subje
     """
     if is_there(table):
         return make_subject({**model, "model": source_of(table)})
-    told = decided(table)
+    told = full_settings(table)
     run = make_run({"seed": told["seed"]}, progress=console.progress(quiet=True))
     images, _ = make_data(table, seed=run.seed)
     console.say(f"training would train first: {told['model']} on {images.name}, {len(images):,} images")
     few = images.take(np.unique(images.labels, return_index=True)[1])
     # One step that changes next to nothing, on one image of each class.
-    fields = {key: told[key] for key in ("model", "channels", "image", "legacy") if key in told}
+    fields: dict[str, Any] = {key: told[key] for key in ("model", "channels", "image", "legacy") if key in told}
     spec = make_spec(TrainSpec, {**fields, "epochs": 1, "learning_rate": 1e-12})
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / CHECKPOINT
@@ -114,7 +123,7 @@ def is_there(table: Mapping[str, Any]) -> bool:
             f"Give another out in [train], delete the folder, or use it as it is with --model {source_of(table)}"
         )
         raise InputError(message)
-    there, wanted = decided(read_table(folder / RECORD)), decided(table)
+    there, wanted = full_settings(read_table(folder / RECORD)), full_settings(table)
     differ = [key for key in {**wanted, **there} if key not in _CIRCUMSTANCES and there.get(key) != wanted.get(key)]
     if differ and set(differ) <= set(_PLACES) and _same_images(folder / RECORD, table, seed=wanted["seed"]):
         return True

@@ -1,8 +1,8 @@
 """Recipes: what a command was asked for, as a TOML file that can be written by hand and repeated.
 
-A recipe has the tables [model], [data], [study] and [run]; its keys are the flags with underscores. A table [train] holds
-those of `neuronscope train`, for a network that is trained before it is studied. Every run writes the recipe that repeats
-it beside its results.
+A recipe has the tables [model], [data], [study] and [run]; its keys are the flags with underscores. A table [train]
+holds those of `neuronscope train`, for a network that is trained before it is studied. Every run writes the recipe that
+repeats it beside its results.
 """
 
 from __future__ import annotations

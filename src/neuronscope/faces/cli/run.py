@@ -39,7 +39,7 @@ from neuronscope import (
 from neuronscope.faces.cli import console, once, options, recipes
 from neuronscope.faces.cli.making import EXECUTOR_OPTIONS, make_data, make_run, make_spec, make_subject
 from neuronscope.faces.cli.options import Option
-from neuronscope.faces.cli.train import table_options
+from neuronscope.faces.cli.train import full_settings, table_options
 from neuronscope.faces.outputs import RECIPE, Original, Outputs, prepare_folder, write_outputs
 
 CHECKPOINT = "checkpoint"
@@ -388,7 +388,7 @@ def resolved(settings: recipes.Settings, request: Request) -> recipes.Settings:
     }
     table = once.table_of(settings)
     return {
-        "train": decided(table) if table is not None else {},
+        "train": full_settings(table) if table is not None else {},
         "model": settings["model"],
         "data": settings["data"],
         "study": {"name": request.study.name, **asdict(request.spec)},

@@ -147,7 +147,7 @@ def folder_of(given: Mapping[str, Any]) -> Path:
     return Path(given.get("out", FOLDER))
 
 
-def decided(given: Mapping[str, Any]) -> dict[str, Any]:
+def full_settings(given: Mapping[str, Any]) -> dict[str, Any]:
     """Everything that decides a training, defaults included, as the table [train]; what is None is left to the data.
 
     Raises:
@@ -170,7 +170,7 @@ def run_training(given: Mapping[str, Any], *, quiet: bool) -> Training:
     run = make_run(_of_table(given, "run"), progress=progress)
     to_train, to_test = make_data(given, seed=run.seed)
     return execute(
-        to_train, to_test, spec, run=run, progress=progress, folder=folder_of(given), settings=decided(given)
+        to_train, to_test, spec, run=run, progress=progress, folder=folder_of(given), settings=full_settings(given)
     )
 
 
@@ -219,12 +219,13 @@ def execute(
     """Train, then write checkpoint, record, history, curves and report.
 
     Args:
-        to_train, to_test: images.
+        to_train: images to train on.
+        to_test: images to test on.
         spec: which network, and how.
         run: circumstances.
         progress: told of each epoch.
         folder: where to; it is there.
-        settings: the whole training as `decided` gives it; None leaves no record.
+        settings: the whole training as `full_settings` gives it; None leaves no record.
 
     Raises:
         StorageError: something cannot be written; the checkpoint is written first.

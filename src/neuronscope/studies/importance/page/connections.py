@@ -94,9 +94,12 @@ def _picture(view: View, layers: tuple[str, ...], own: dict[str, np.ndarray], k:
         f"Sub-network of {view.classes[k]}",
         columns,
         tuple(links),
-        text=f"At most the {most} strongest connections between two layers.",
-        value=Axis("mean activation for the class, share of the column's largest"),
-        weight=Axis("strength, share of the pair of layers' largest"),
+        text=(
+            f"At most the {most} strongest connections between two layers, relative to the strongest of these; size of "
+            "units: mean activation for the class, relative to the column's largest. Dashed: they hold the next back."
+        ),
+        value=Axis("relative activation"),
+        weight=Axis("relative strength"),
     )
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from neuronscope.maths.resampling import wilson_interval
-from neuronscope.studies.importance.page.view import View, named, picked
+from neuronscope.studies.importance.page.view import View
 from neuronscope.studies.importance.spec import LEGACY, RULES
 from neuronscope.views import Block, Stat, Text
 
@@ -62,14 +62,14 @@ def _warnings(view: View) -> Iterator[Block]:
     few = images < _FEW_IMAGES
     if few.any():
         yield Text(
-            f"Few report images ({images.min()} at least) of {named(picked(view.classes, few))}: intervals are wide, "
-            "and what is not found may still be there.",
+            f"Few report images ({images.min()} at least) of {view.those(few)}: intervals are wide, and "
+            " what is not found may still be there.",
             tone="warning",
         )
     weak = view.sub["intact"].to_numpy() < 0.5  # noqa: PLR2004 more often wrong than right
     if weak.any():
         yield Text(
-            f"The intact network is more often wrong than right on {named(picked(view.classes, weak))}: silencing can "
+            f"The intact network is more often wrong than right on {view.those(weak)}: silencing can "
             "take little away from such a class.",
             tone="warning",
         )

@@ -121,17 +121,17 @@ def _agreement(table: xr.Dataset, layers: tuple[str, ...]) -> Iterator[Block]:
 def _table(view: View, table: xr.Dataset, layers: tuple[str, ...]) -> Table:
     columns: dict[str, object] = {"layer": layers}
     for key, title in (
-        ("mean_overlap", "overlap"),
-        ("mean_expected", "expected"),
-        ("mean_jaccard", "Jaccard"),
         ("between", "kappa between"),
-        ("between_low", "between low"),
-        ("between_high", "between high"),
-        ("within_overlap", "overlap within"),
         ("within", "kappa within"),
         ("gap", "gap"),
         ("gap_low", "gap low"),
         ("gap_high", "gap high"),
+        ("mean_overlap", "overlap"),
+        ("mean_expected", "expected"),
+        ("within_overlap", "overlap within"),
+        ("mean_jaccard", "Jaccard"),
+        ("between_low", "between low"),
+        ("between_high", "between high"),
     ):
         if key in table:
             columns[title] = table[key].to_numpy()
@@ -220,7 +220,7 @@ def _histograms(view: View, table: xr.Dataset, layers: tuple[str, ...]) -> Itera
             )
             for i, layer in enumerate(layers)
         ),
-        columns=3,
+        columns=2,
         text="Above chance at both ends: units are used by many classes or by none.",
     )
 

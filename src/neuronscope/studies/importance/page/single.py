@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from neuronscope.studies.importance.page.view import MANY_CLASSES, View, named, picked, texts
+from neuronscope.studies.importance.page.view import MANY_CLASSES, View, texts
 from neuronscope.views import Axis, Block, Chart, Panel, Section, Series, Table, Text
 
 
@@ -68,7 +68,7 @@ def _curves(view: View, own: xr.Dataset, layer: str) -> Iterator[Block]:
             )
             for k in range(shown)
         ),
-        columns=3 if shown > 4 else 2,  # noqa: PLR2004 fits the page
+        columns=2,
         text="Random orders: mean of all that were tried.",
     )
 
@@ -106,7 +106,7 @@ def _areas(view: View, own: xr.Dataset, layer: str) -> Iterator[Block]:
         if name in own:
             told = view.told(own[name].to_numpy()[0])
             if not told.all():
-                yield Text(f"{layer}: {title} {named(picked(view.classes, ~told))}.", tone="note")
+                yield Text(f"{layer}: {title} {view.those(~told)}.", tone="note")
 
 
 def _ends(own: xr.Dataset, name: str) -> tuple[np.ndarray, None, np.ndarray, np.ndarray]:
@@ -121,26 +121,26 @@ def _ends(own: xr.Dataset, name: str) -> tuple[np.ndarray, None, np.ndarray, np.
 
 _COLUMNS = {
     "drop_own": "own change",
-    "drop_own_low": "own low",
-    "drop_own_high": "own high",
     "drop_own_random": "own random",
     "drop_own_q": "own q",
     "drop_others": "others' change",
-    "drop_others_low": "others low",
-    "drop_others_high": "others high",
     "drop_selective": "selective fall",
     "drop_selective_random": "selective random",
+    "drop_selective_q": "selective q",
+    "between": "area between",
+    "between_random": "area random",
+    "between_q": "area q",
+    "keep_own": "kept own accuracy",
+    "drop_own_low": "own low",
+    "drop_own_high": "own high",
+    "drop_others_low": "others low",
+    "drop_others_high": "others high",
     "drop_selective_random_low": "selective random low",
     "drop_selective_random_high": "selective random high",
-    "drop_selective_q": "selective q",
-    "keep_own": "kept own accuracy",
-    "between": "area between",
     "between_low": "area low",
     "between_high": "area high",
-    "between_random": "area random",
     "between_random_low": "area random low",
     "between_random_high": "area random high",
-    "between_q": "area q",
 }
 
 

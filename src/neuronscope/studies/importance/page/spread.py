@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
-from neuronscope.studies.importance.page.view import MANY_CLASSES, View, named, picked, seen_labels, texts
+from neuronscope.studies.importance.page.view import MANY_CLASSES, View, seen_labels, texts
 from neuronscope.views import Axis, Block, Chart, Panel, Section, Series, Table, Text
 
 _LIMITS = (-0.5, 0.5)  # of the colour scale: as in the original, so that pictures can be laid side by side
@@ -124,8 +124,7 @@ def _pairs(view: View) -> Iterator[Block]:
     )
     if fall.any():
         yield Text(
-            f"Not a module: silencing what {named(picked(view.classes, fall))} need most takes accuracy from other "
-            "classes too.",
+            f"Not a module: silencing what {view.those(fall)} need most takes accuracy from other classes too.",
             tone="note",
         )
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 import pandas as pd
 
-from neuronscope.studies.importance.page.view import View, named, number, picked, seen_labels, texts
+from neuronscope.studies.importance.page.view import View, named, number, seen_labels, texts
 from neuronscope.studies.importance.spec import RULES
 from neuronscope.views import Axis, Block, Chart, Section, Series, Table, Text
 
@@ -27,38 +27,40 @@ def _taken_out(view: View) -> Iterator[Block]:
     frame = pd.DataFrame(
         {
             "class": view.classes,
+            "own change": view.get("drop_own"),
+            "random": view.get("drop_own_random"),
+            "q": view.get("drop_own_q"),
+            "others' change": view.get("drop_others"),
+            "selective fall": view.get("drop_selective"),
+            "selective random": view.get("drop_selective_random"),
+            "selective q": view.get("drop_selective_q"),
             "images": view.sub["images"].to_numpy(),
             "intact": view.sub["intact"].to_numpy(),
             "units": view.get("size").astype(int),
-            **_interval(view, "drop_own", "own change"),
-            **_controls(view, "drop_own", "own change"),
-            "q": view.get("drop_own_q"),
-            "others' change": view.get("drop_others"),
-            "others low": view.get("drop_others_low"),
-            "others high": view.get("drop_others_high"),
-            "selective fall": view.get("drop_selective"),
-            **_controls(view, "drop_selective", "selective fall"),
-            "selective q": view.get("drop_selective_q"),
+            **_ends(view, "drop_own", "own change"),
+            **_ends(view, "drop_own_random", "random"),
+            **_ends(view, "drop_others", "others"),
+            **_ends(view, "drop_selective_random", "selective random"),
         }
     )
     yield Table(
         "removed",
         "Classes without their sub-network",
         frame,
-        formats={**dict.fromkeys(frame.columns[4:], ".3f"), "intact": ".3f", "q": ".2g", "selective q": ".2g"},
+        formats=_formats(frame),
         help={
-            "images": "report images of the class",
-            "intact": "accuracy of the untouched network on them",
-            "units": "units silenced, in all layers together",
             "own change": "change of the class's accuracy when its sub-network is silenced, -1 to 1",
-            "own change low": f"lower {view.level:.0%} limit, from the same images before and after (Tango 1998)",
-            "own change random": "mean change with random sets of the same size silenced",
-            "own change random low": "where one random set falls, lower limit",
+            "random": "mean change with random sets of the same size silenced",
             "q": "chance that a random set hits the class as hard, corrected for the number of rules and classes",
             "others' change": "change of the accuracy on the images of all other classes",
             "selective fall": "what the class loses beyond what the others lose: others' change minus own change",
-            "selective fall random": "the same for random sets",
+            "selective random": "the same for random sets, mean",
             "selective q": "chance that a random set is as selective, corrected likewise",
+            "images": "report images of the class",
+            "intact": "accuracy of the untouched network on them",
+            "units": "units silenced, in all layers together",
+            "own change low": f"lower {view.level:.0%} limit, from the same images before and after (Tango 1998)",
+            "random low": "where one random set falls, lower limit",
         },
         text=f"q-values: {view.null(int(view.spec['controls']))}.",
     )
@@ -95,15 +97,14 @@ def _verdict(view: View) -> Iterator[Block]:
     hit, selective = view.told(view.get("drop_own_q")), view.told(view.get("drop_selective_q"))
     if not hit.all():
         yield Text(
-            f"Silencing random units hits these classes as hard, as far as can be told: "
-            f"{named(picked(view.classes, ~hit))}.",
+            f"Silencing random units hits these classes as hard, as far as can be told: {view.those(~hit)}.",
             tone="note",
         )
     shared = hit & ~selective
     if shared.any():
         yield Text(
             f"Hit harder than by random units, but not more selectively than by random units: "
-            f"{named(picked(view.classes, shared))}. Their sub-networks are important, not shown to be theirs.",
+            f"{view.those(shared)}. Their sub-networks are important, not shown to be theirs.",
             tone="note",
         )
     if not (~hit).any() and not shared.any():
@@ -115,32 +116,31 @@ def _kept(view: View) -> Iterator[Block]:
         {
             "class": view.classes,
             "own accuracy": view.get("keep_own"),
-            "own low": view.get("keep_own_low"),
-            "own high": view.get("keep_own_high"),
             "full accuracy": view.get("keep_full"),
-            "full low": view.get("keep_full_low"),
-            "full high": view.get("keep_full_high"),
             "precision": view.get("keep_precision"),
             "labels said": view.get("keep_labels").astype(int),
             "informedness": view.get("keep_informedness"),
-            **_controls(view, "keep_informedness", "informedness"),
+            "random": view.get("keep_informedness_random"),
             "q": view.get("keep_informedness_q"),
             "modularity A": view.get("modularity_a"),
             "modularity B": view.get("modularity_b"),
+            **_ends(view, "keep_own", "own"),
+            **_ends(view, "keep_full", "full"),
+            **_ends(view, "keep_informedness_random", "random"),
         }
     )
     yield Table(
         "kept",
         "Sub-networks kept alone",
         frame,
-        formats={**{name: ".3f" for name in frame.columns if name not in ("class", "labels said")}, "q": ".2g"},
+        formats=_formats(frame),
         help={
             "own accuracy": "on the images of the class, with all units outside its sub-network silenced",
             "full accuracy": "on all report images",
             "precision": "share of the class among the images called so; 0 if none is",
             "labels said": "different labels that the sub-network still gives; 1: it calls everything the same",
             "informedness": "true positive rate minus false positive rate of the class: 0 for guessing, 1 at best",
-            "informedness random": "mean of random sub-networks of the same size",
+            "random": "informedness, mean of random sub-networks of the same size",
             "q": "chance that a random sub-network is as informed, corrected for the number of rules and classes",
             "modularity A": "own / full accuracy",
             "modularity B": "own accuracy x precision, 0 to 1",
@@ -180,14 +180,13 @@ def _kept(view: View) -> Iterator[Block]:
     if collapsed.any():
         yield Text(
             f"Kept alone, these sub-networks call every image the same, whatever it shows: "
-            f"{named(picked(view.classes, collapsed))}. Their own accuracy says nothing about the class.",
+            f"{view.those(collapsed)}. Their own accuracy says nothing about the class.",
             tone="warning",
         )
     unknown = ~view.told(view.get("keep_informedness_q")) & ~collapsed
     if unknown.any():
         yield Text(
-            f"Kept alone, no better informed than random sub-networks, as far as can be told: "
-            f"{named(picked(view.classes, unknown))}.",
+            f"Kept alone, no better informed than random sub-networks, as far as can be told: {view.those(unknown)}.",
             tone="note",
         )
 
@@ -198,7 +197,7 @@ def _rules(view: View) -> Iterator[Block]:
         "rules",
         "All rules on the same budget",
         pd.DataFrame(rows),
-        formats={name: ".3f" for name, value in rows[0].items() if isinstance(value, float)},
+        formats=_formats(pd.DataFrame(rows)),
         help={
             "own change": "mean over classes of the change of the class's accuracy without its sub-network",
             "others' change": "mean over classes of the change of all other classes' accuracy",
@@ -212,7 +211,7 @@ def _rules(view: View) -> Iterator[Block]:
             "informed": f"classes whose sub-network alone is better informed than random ones ({view.bound})",
             "area between": "area between insertion and deletion curve, mean over classes (last layer looked at alone)",
         },
-        text="Intervals of means are over classes; those of `against first` compare the same classes.",
+        text="Intervals of means are over classes; those against the first rule compare the same classes.",
     )
     if len(view.rules) > 1:
         yield _rule_chart(view)
@@ -229,9 +228,6 @@ def _rules(view: View) -> Iterator[Block]:
             diverging=True,
         )
         yield from _better(view, rows)
-    for rule in view.rules:
-        if rule in RULES:
-            yield Text(f"{rule}: {RULES[rule]}.")
 
 
 def _rule_row(view: View, r: int) -> dict[str, str | float]:
@@ -264,6 +260,7 @@ def _rule_row(view: View, r: int) -> dict[str, str | float]:
         row |= {"area between": area.value, "area low": area.low, "area high": area.high}
         if "between_random" in view.layers:
             row["area random"] = view.mean(view.layers["between_random"].to_numpy()[-1, r]).value
+    row["meaning"] = RULES.get(view.rules[r], "")
     return row
 
 
@@ -316,18 +313,12 @@ def _bars(view: View, name: str, title: str) -> Series:
     return Series(title, view.get(name), low=view.get(f"{name}_low"), high=view.get(f"{name}_high"))
 
 
-def _interval(view: View, name: str, title: str) -> dict[str, np.ndarray]:
-    return {
-        title: view.get(name),
-        f"{title} low": view.get(f"{name}_low"),
-        f"{title} high": view.get(f"{name}_high"),
-    }
+def _ends(view: View, name: str, title: str) -> dict[str, np.ndarray]:
+    """Limits, in columns of their own."""
+    return {f"{title} low": view.get(f"{name}_low"), f"{title} high": view.get(f"{name}_high")}
 
 
-def _controls(view: View, name: str, title: str) -> dict[str, np.ndarray]:
-    """Where random sets fall."""
-    return {
-        f"{title} random": view.get(f"{name}_random"),
-        f"{title} random low": view.get(f"{name}_random_low"),
-        f"{title} random high": view.get(f"{name}_random_high"),
-    }
+def _formats(frame: pd.DataFrame) -> dict[str, str]:
+    """Three decimals, and two digits of q-values."""
+    floats = [str(name) for name in frame.select_dtypes("float").columns]
+    return {name: ".2g" if name.split()[-1] == "q" else ".3f" for name in floats}

@@ -9,7 +9,7 @@ import pandas as pd
 from jaxtyping import Float
 
 from neuronscope.maths.ranks import normal_quantile, spearman
-from neuronscope.studies.importance.page.view import View, named, texts
+from neuronscope.studies.importance.page.view import View, named, number, texts
 from neuronscope.views import Axis, Block, Chart, Panel, Section, Series, Table, Text
 
 _TOP = 5  # units of each layer and class in the table
@@ -62,12 +62,13 @@ def _top_units(view: View) -> Table:
         "rank": ranks,
     }
     columns |= {rule: score[at, r, k] for r, rule in enumerate(view.rules)}
+    columns |= {title: view.units[name].to_numpy()[at, k] for name, title in _FALLS.items() if name in view.units}
     columns["chosen by"] = member[at, :, k].sum(axis=1)
     if "reuse" in view.units:
         columns["classes"] = view.units["reuse"].to_numpy()[at]
-    for name, title in (("class_mean", "class mean"), *_FALLS.items()):
-        if name in view.units:
-            columns[title] = view.units[name].to_numpy()[at, k]
+    if "class_mean" in view.units:
+        columns["class mean"] = view.units["class_mean"].to_numpy()[at, k]
+    columns |= {title: view.units[name].to_numpy()[at, k] for name, title in _LIMITS.items() if name in view.units}
     frame = pd.DataFrame(columns)
     return Table(
         "top-units",
@@ -93,13 +94,15 @@ def _top_units(view: View) -> Table:
 
 _FALLS = {
     "logit_fall": "logit fall",
-    "logit_fall_low": "logit fall low",
-    "logit_fall_high": "logit fall high",
     "logit_fall_q": "logit fall q",
     "accuracy_fall": "accuracy fall",
+    "accuracy_fall_q": "accuracy fall q",
+}
+_LIMITS = {
+    "logit_fall_low": "logit fall low",
+    "logit_fall_high": "logit fall high",
     "accuracy_fall_low": "accuracy fall low",
     "accuracy_fall_high": "accuracy fall high",
-    "accuracy_fall_q": "accuracy fall q",
 }
 
 
@@ -140,12 +143,13 @@ def _single_falls(view: View, layers: list[str]) -> Iterator[Block]:
 def _prediction(view: View, layers: list[str]) -> Iterator[Block]:
     """Each rule's scores against the exact fall of the logit: rank correlations, and pictures of the first rules."""
     score, fall = view.units["score"].to_numpy(), view.units["logit_fall"].to_numpy()
-    rows, said = [], []
+    rows, said, rhos = [], [], {}
     for layer in layers:
         own = view.of_layer(layer)
         agreements = {rule: rank_agreement(score[own, r], fall[own]) for r, rule in enumerate(view.rules)}
         means = {rule: view.mean(rho) for rule, rho in agreements.items()}
         for rule, mean in means.items():
+            rhos[layer, rule] = mean.value
             known = agreements[rule][np.isfinite(agreements[rule])]
             rows.append(
                 {
@@ -187,16 +191,16 @@ def _prediction(view: View, layers: list[str]) -> Iterator[Block]:
         tuple(
             Chart(
                 f"score-{layer}-{rule}",
-                f"{layer}, {rule}",
+                f"{layer}, {rule}: rho {number(rhos[layer, rule], '.2f')}",
                 "scatter",
                 (Series("units", fall[view.of_layer(layer)].ravel(), score[view.of_layer(layer), r].ravel()),),
                 Axis("score"),
                 Axis("logit fall"),
             )
-            for layer in shown
             for r, rule in enumerate(rules)
+            for layer in shown
         ),
-        columns=len(rules) if len(rules) > 1 else 2,
+        columns=2 if len(shown) != 3 else 3,  # noqa: PLR2004 the layers of a rule in one row
         text=(
             "One point for each unit and class. Scores come from selection images, falls from report images."
             + (f" The first {len(rules)} of {len(view.rules)} rules." if len(rules) < len(view.rules) else "")
@@ -231,18 +235,20 @@ def masking(view: View) -> Iterator[Block]:
         columns |= {name.upper(): table[name].to_numpy().sum(axis=0).astype(int) for name in ("on", "off")}
     for name, title in (
         ("keep_own", "own accuracy"),
+        ("keep_full", "full accuracy"),
+        ("keep_precision", "precision"),
+        ("modularity_b", "modularity B"),
+        ("keep_informedness", "informedness"),
+        ("drop_own", "own change without"),
+        ("drop_others", "others' change without"),
         ("keep_own_low", "own low"),
         ("keep_own_high", "own high"),
-        ("keep_full", "full accuracy"),
         ("keep_full_low", "full low"),
         ("keep_full_high", "full high"),
-        ("keep_precision", "precision"),
-        ("keep_informedness", "informedness"),
-        ("modularity_b", "modularity B"),
-        ("drop_own", "own change without"),
-        ("drop_own_low", "without low"),
-        ("drop_own_high", "without high"),
-        ("drop_others", "others' change without"),
+        ("drop_own_low", "own change low"),
+        ("drop_own_high", "own change high"),
+        ("drop_others_low", "others' change low"),
+        ("drop_others_high", "others' change high"),
     ):
         if name in table:
             columns[title] = table[name].to_numpy()
@@ -265,7 +271,7 @@ def masking(view: View) -> Iterator[Block]:
     )
     if "on" in table and "off" in table:
         layers = texts(table["layer_name"])
-        i, k = (part.ravel() for part in np.indices((len(layers), len(view.classes))))
+        k, i = (part.ravel() for part in np.indices((len(view.classes), len(layers))))
         yield Table(
             "masking-counts",
             "Units held on and off, by layer",

@@ -71,6 +71,13 @@ class View:
         """Rows of a layer in the table of units."""
         return np.flatnonzero(self.layer_of == layer)
 
+    def those(self, chosen: np.ndarray) -> str:
+        """The chosen classes in a sentence."""
+        if np.all(chosen) and len(self.classes) > 1:
+            return f"all {len(self.classes)} classes"
+        names = [name for name, one in zip(self.classes, chosen, strict=True) if one]
+        return f"{'class' if len(names) == 1 else 'classes'} {named(names)}"
+
     def told(self, q: np.ndarray) -> Bool[np.ndarray, "*s"]:
         """Findings that survive the false discovery rate; those without a q-value do not."""
         return np.nan_to_num(np.asarray(q, dtype=np.float64), nan=1.0) < 1 - self.level

@@ -1,4 +1,4 @@
-"""Measurements of one batch against their definitions, and attributions against Captum."""
+"""Measurements of one batch against their definitions, and what all steps share."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from neuronscope.data.dataset import Batch
 from neuronscope.errors import InputError
 from neuronscope.models.sources import subject_from
 from neuronscope.preprocessing import Preprocess
 from neuronscope.steps import (
     MEASURES,
-    GradientTimesActivation,
+    AlongPath,
+    Gradients,
     Observe,
     Predict,
     activation_bytes,
@@ -23,51 +23,7 @@ from neuronscope.steps import (
 )
 
 
-class Small(nn.Module):
-    """A small network with an in-place ReLU that is used twice."""
-
-    def __init__(self):
-        """Random weights, the same each time."""
-        super().__init__()
-        torch.manual_seed(0)
-        self.conv1 = nn.Conv2d(1, 3, 3, padding=1)
-        self.conv2 = nn.Conv2d(3, 5, 3)
-        self.relu = nn.ReLU(inplace=True)
-        self.pool = nn.MaxPool2d(2)
-        self.fc = nn.Linear(20, 4)
-
-    def forward(self, x):
-        """Logits."""
-        x = self.relu(self.conv1(x))
-        x = self.pool(self.relu(self.conv2(x)))
-        return self.fc(x.flatten(1))
-
-
-@pytest.fixture(scope="module")
-def subject():
-    """The network as a subject."""
-    return subject_from(Small(), name="small", input_shape=(1, 6, 6), preprocess=Preprocess(channels=1))
-
-
-@pytest.fixture(scope="module")
-def batch():
-    """Six images, one without a label."""
-    image = torch.randn(6, 1, 6, 6, generator=torch.Generator().manual_seed(1))
-    return Batch(index=torch.arange(10, 16), image=image, label=torch.tensor([0, 1, 2, 3, 0, -1]))
-
-
-def outputs(module, image):
-    """Every layer's output, in a forward pass written out."""
-    found = {"conv1": module.conv1(image)}
-    found["relu"] = found["conv1"].relu()
-    found["conv2"] = module.conv2(found["relu"])
-    found["relu#1"] = found["conv2"].relu()
-    found["pool"] = module.pool(found["relu#1"])
-    found["fc"] = module.fc(found["pool"].flatten(1))
-    return found
-
-
-def test_measures_are_their_definitions(subject, batch):
+def test_measures_are_their_definitions(subject, batch, outputs):
     """Mean, maximum with position, rate and mean square of every unit of every layer stand side by side."""
     step = Observe(subject.layers, measures=("mean", "max", "rate", "square"), maps=("conv2", "fc"))
     seen = step(subject.module, batch)
@@ -92,7 +48,8 @@ def test_announced_shapes_are_those_that_come(subject, batch, measures):
     """What `shapes` announces is what a batch gives, name by name."""
     for step in (
         Observe(subject.layers, measures=measures, maps=("conv2",)),
-        GradientTimesActivation(subject.layers),
+        Gradients(subject.layers, targets=("logit", "loss"), measures=measures),
+        AlongPath(subject.layers, steps=1),
         Predict(),
     ):
         seen = step(subject.module, batch)
@@ -125,58 +82,14 @@ def test_a_map_with_nan_has_maximum_nan(positions):
 
 
 @pytest.mark.parametrize("name", ["conv1", "relu", "conv2", "relu#1", "pool", "fc"])
-@pytest.mark.parametrize("target", ["label", "prediction"])
-def test_attribution_is_gradient_times_activation(subject, batch, name, target):
-    """The definition, by a forward pass written out and autograd."""
-    step = GradientTimesActivation((subject.layer(name),), target=target)
-    seen = step(subject.module, batch)
-    image = batch.image.clone().requires_grad_()
-    found = outputs(subject.module, image)
-    predicted = found["fc"].argmax(1)
-    chosen = torch.where(batch.label >= 0, batch.label, predicted) if target == "label" else predicted
-    (gradient,) = torch.autograd.grad(found["fc"].gather(1, chosen[:, None]).sum(), [found[name]])
-    expected = (found[name] * gradient).flatten(2).sum(2) if found[name].ndim > 2 else found[name] * gradient
-    torch.testing.assert_close(seen["attribution"], expected.detach(), rtol=1e-5, atol=1e-6)
-    assert torch.equal(seen["size"], seen["attribution"].abs())
-
-
-@pytest.mark.filterwarnings("ignore")  # Captum's own
-@pytest.mark.parametrize("name", ["conv1", "conv2", "pool", "fc"])
-def test_attribution_equals_captum(subject, batch, name):
-    """Summed over positions, Captum's LayerGradientXActivation gives the same numbers.
-
-    Captum sees a twin without in-place operations: on ours it fails or reads values that were overwritten.
-    """
-    captum = pytest.importorskip("captum.attr")
-    twin = Small().eval()
-    twin.load_state_dict(subject.module.state_dict())
-    twin.relu.inplace = False
-    labelled = batch.label >= 0
-    seen = GradientTimesActivation((subject.layer(name),))(subject.module, batch)["attribution"][labelled]
-    method = captum.LayerGradientXActivation(twin, getattr(twin, name))
-    expected = method.attribute(batch.image[labelled], target=batch.label[labelled]).detach()
-    torch.testing.assert_close(
-        seen, expected.flatten(2).sum(2) if expected.ndim > 2 else expected, rtol=1e-5, atol=1e-6
-    )
-
-
-def test_several_layers_at_once_are_the_layers_one_by_one(subject, batch):
-    """Tapping all layers in one pass changes no attribution."""
-    together = GradientTimesActivation(subject.layers)(subject.module, batch)["attribution"]
-    for name, where in columns(subject.layers).items():
-        alone = GradientTimesActivation((subject.layer(name),))(subject.module, batch)["attribution"]
-        torch.testing.assert_close(together[:, where], alone, rtol=1e-6, atol=1e-7)
-
-
-@pytest.mark.parametrize("name", ["conv1", "relu", "conv2", "relu#1", "pool", "fc"])
 @pytest.mark.parametrize("width", [1, 2, 3])
 def test_parts_side_by_side_are_the_layer(subject, batch, name, width):
-    """Measured and attributed in parts, a layer's units have the bits they have together; other layers keep theirs."""
+    """Measured in parts, a layer's units have the bits they have together; other layers keep theirs."""
     layer, other = subject.layer(name), subject.layer("conv1" if name != "conv1" else "conv2")
     parts = [layer.part(first, min(first + width, layer.units)) for first in range(0, layer.units, width)]
     for make in (
         lambda *layers: Observe(layers, measures=tuple(MEASURES), maps=(name,)),
-        lambda *layers: GradientTimesActivation(layers),
+        lambda *layers: Gradients(layers, measures=tuple(MEASURES)),
     ):
         whole = make(layer, other)(subject.module, batch)
         seen = [make(part, other)(subject.module, batch) for part in parts]
@@ -191,25 +104,7 @@ def test_parts_side_by_side_are_the_layer(subject, batch, name, width):
             )
 
 
-def test_a_unit_without_influence_has_attribution_zero(batch):
-    """A branch that does not reach the logits is attributed nothing, and no error."""
-
-    class Idle(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.idle, self.fc = nn.Conv2d(1, 2, 3), nn.Linear(36, 4)
-
-        def forward(self, x):
-            self.idle(x)
-            return self.fc(x.flatten(1))
-
-    subject = subject_from(Idle(), name="idle", input_shape=(1, 6, 6), preprocess=Preprocess(channels=1))
-    seen = GradientTimesActivation((subject.layer("idle"), subject.layer("fc")))(subject.module, batch)
-    assert seen["attribution"][:, :2].eq(0).all()
-    assert seen["attribution"][:, 2:].ne(0).any()
-
-
-@pytest.mark.parametrize("step", [Observe, GradientTimesActivation])
+@pytest.mark.parametrize("step", [Observe, Gradients, AlongPath])
 def test_a_layer_that_is_not_called_is_refused(step, batch):
     """A network that chooses its path by its input is recognised, and the layer named."""
 
@@ -228,8 +123,10 @@ def test_a_layer_that_is_not_called_is_refused(step, batch):
 
 
 def test_passes_are_counted():
-    """One forward pass each; the attribution one backward pass more."""
-    assert (Observe(()).passes, Predict().passes, GradientTimesActivation(()).passes) == ((1, 0), (1, 0), (1, 1))
+    """One forward pass each; gradients one backward pass more for each target; the path one of each for each point."""
+    assert (Observe(()).passes, Predict().passes) == ((1, 0), (1, 0))
+    assert Gradients((), targets=("logit", "loss")).passes == (1, 2)
+    assert AlongPath((), steps=4).passes == (6, 5)
 
 
 def test_bytes_of_activations(subject):
