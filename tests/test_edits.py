@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from neuronscope.edits import Edit, drop, keep, replace, scale, stop_gradient
+from neuronscope.edits import Edit, drop, keep, replace, resample, scale, stop_gradient
 from neuronscope.errors import InputError
 from neuronscope.units import UnitSet
 
@@ -21,10 +21,10 @@ def test_keep_is_drop_of_the_others(members):
 
 
 @pytest.mark.parametrize(
-    ("action", "value"), [("drop", 0.0), ("stop_gradient", 1.0), ("scale", None), ("replace", None)]
+    ("action", "value"), [("drop", 0.0), ("resample", 0.0), ("stop_gradient", 1.0), ("scale", None), ("replace", None)]
 )
 def test_a_value_stands_where_one_belongs(action, value):
-    """Scaling and replacing need a value; dropping and blocking take none."""
+    """Scaling and replacing need a value; dropping, lending and blocking take none."""
     with pytest.raises(InputError, match=f"'{action}' (needs a|takes no) value"):
         Edit(UnitSet("conv1", 8, (0,)), action, value)
 
@@ -43,3 +43,10 @@ def test_blocking_the_gradient_is_an_edit_without_value():
     """`stop_gradient` says which units and nothing more."""
     units = UnitSet("conv1", 8, (1,))
     assert stop_gradient(units) == Edit(units, "stop_gradient")
+
+
+def test_lending_is_an_edit_without_value():
+    """`resample` says which units; who lends is said where the edit is applied."""
+    units = UnitSet("conv1", 8, (1, 4))
+    assert resample(units) == Edit(units, "resample")
+    assert resample(units) != resample(~units)

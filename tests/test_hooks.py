@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from torch import nn
 
 from neuronscope.data.dataset import Batch
-from neuronscope.edits import drop, keep, replace, scale, stop_gradient
+from neuronscope.edits import drop, keep, replace, resample, scale, stop_gradient
 from neuronscope.errors import InputError, UnknownName
-from neuronscope.hooks import edited, intercepted, observed, placed, tapped, units_first
+from neuronscope.hooks import applied, edited, intercepted, observed, placed, tapped, units_first
 from neuronscope.models.sources import subject_from
 from neuronscope.preprocessing import Preprocess
 from neuronscope.run import Run
@@ -331,3 +331,59 @@ def test_observing_inside_editing_sees_the_edit(subject, images):
         found = step(subject.module, batch)["pull/logit"]
     assert found[:, 2].eq(0).all()
     assert found[:, [0, 1, 3]].ne(0).any()
+
+
+@pytest.mark.parametrize("name", LAYERS)
+@pytest.mark.parametrize("donors", [None, [3, 2, 4, 0, 1], [0, 1, 2, 3, 4]])
+def test_units_show_another_images_maps(subject, images, name, donors):
+    """`resample` puts the donor's map there, whatever the order of axes; without donors, the next image's."""
+    layer, chosen = subject.layer(name), (0, 2)
+    lenders = [1, 2, 3, 4, 0] if donors is None else donors
+
+    def lent(here, output):
+        if here != name:
+            return output
+        first = output.movedim(layer.channel_axis, 1).clone()
+        for image, lender in enumerate(lenders):
+            for unit in chosen:
+                first[image, unit] = output.movedim(layer.channel_axis, 1)[lender, unit]
+        return first.movedim(1, layer.channel_axis)
+
+    with torch.inference_mode():
+        expected = manually(subject.module, images, lent)
+        edit = resample(UnitSet(name, layer.units, chosen))
+        with applied(subject.module, [layer], [edit], donors=None if donors is None else torch.tensor(donors)):
+            found = subject.module(images)
+        plain = subject.module(images)
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
+    assert torch.allclose(found, plain) == (donors == [0, 1, 2, 3, 4])
+    assert hooks_of(subject.module) == 0
+
+
+def test_applying_to_given_layers_is_editing(subject, images):
+    """With the layers given, `applied` is `edited`: several edits of several layers, in the order given."""
+    first, second = UnitSet("conv1", UNITS, (0, 1)), UnitSet("norm", UNITS, (3,))
+    edits = [replace(first, 2.0), scale(first, 0.5), drop(second), resample(~second)]
+    with torch.inference_mode():
+        with edited(subject, edits):
+            expected = subject.module(images)
+        with applied(subject.module, subject.layers, edits):
+            assert torch.equal(subject.module(images), expected)
+        with applied(subject.module, subject.layers, edits[::-1]):
+            assert not torch.allclose(subject.module(images), expected)
+        plain = subject.module(images)
+        with applied(subject.module, (), ()):
+            assert torch.equal(subject.module(images), plain)
+    assert hooks_of(subject.module) == 0
+
+
+def test_edits_of_layers_that_are_not_given_are_refused(subject):
+    """The layer of an edit must be among those given, with as many units; nothing is hooked otherwise."""
+    fine, conv1 = drop(UnitSet("conv1", UNITS, (0,))), subject.layer("conv1")
+    for edit, words in (
+        (drop(UnitSet("bn", UNITS, (0,))), "'bn' was made for 4 units; this layer is not given"),
+        (drop(UnitSet("conv1", 9, (0,))), "'conv1' was made for 9 units; in this network this layer has 4"),
+    ):
+        with pytest.raises(InputError, match=words), applied(subject.module, [conv1], [fine, edit]):
+            pass
+        assert hooks_of(subject.module) == 0

@@ -140,6 +140,37 @@ def test_rows_within_an_epoch() -> None:
     assert history["test_loss"].isna().tolist() == [True, False]
 
 
+def test_validation() -> None:
+    """A share of every class is kept out of the training, measured in each epoch, and shown beside the test."""
+    spec = replace(SMALL, validation=0.25, learning_rate=1e-30, batch_size=9)
+    result = train(blocks(), blocks(12, seed=1), spec, run=RUN)
+    assert result.history["images"].tolist() == [18, 36]  # 24 images, three of twelve in each class kept out
+    assert result.history[["validation_loss", "validation_accuracy"]].notna().all(axis=None)
+    assert set((result.history["validation_accuracy"] * 6).round(9)) <= set(range(7))
+    charts = {block.name: block for block in result.page().blocks if isinstance(block, Chart)}
+    assert [curve.name for curve in charts["training_loss"].series] == ["training", "validation", "test"]
+    tables = {block.name: block for block in result.page().blocks if isinstance(block, Table)}
+    assert set(tables["history"].help) == set(tables["history"].frame.columns)
+    assert "validation_loss" not in trained().history
+
+
+def test_validation_images_teach_nothing() -> None:
+    """The network is the one that the other images alone make."""
+    spec = replace(SMALL, validation=0.5, augment="none", epochs=1, batch_size=100)
+    shown, changed = blocks(), blocks()
+    first = train(shown, blocks(12, seed=1), spec, run=RUN)
+    losses = []
+    for row in range(len(shown)):
+        pixels = changed.pixels.clone()
+        pixels[row] = 255 - pixels[row]
+        other = data_from_arrays(pixels, changed.labels, name="changed", classes=changed.classes)
+        again = train(other, blocks(12, seed=1), spec, run=RUN)
+        same = all(torch.equal(one, two) for one, two in zip(weights(first), weights(again), strict=True))
+        losses.append((same, again.history["validation_loss"].iloc[-1] == first.history["validation_loss"].iloc[-1]))
+    assert sum(same for same, _ in losses) == 12  # half of the images: with these changed, only the validation differs
+    assert all(same != unchanged for same, unchanged in losses if same)
+
+
 def test_losses_are_means_over_images() -> None:
     """With steps too small to matter, the losses are those of the network over all images, whatever the batches."""
     spec = TrainSpec(model="viewer-cnn", channels=(4,), epochs=1, batch_size=10, learning_rate=1e-30, augment="none")
@@ -285,6 +316,8 @@ def test_options_that_cannot_work() -> None:
     for spec, message in (
         (TrainSpec(model="subnet-mnist", channels=(4,)), "layers and input of subnet-mnist are fixed"),
         (TrainSpec(model="subnet-mnist", image=28), "layers and input of subnet-mnist are fixed"),
+        (replace(SMALL, validation=0.01), "--validation 0.01.*keeps 0 images out"),
+        (replace(SMALL, validation=0.99), "one of each class left"),
         (TrainSpec(), r"images of 16 pixels or more, got 8.*--image 16"),
     ):
         with pytest.raises(InputError, match=message):

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from neuronscope import InputError, UnknownName
 from neuronscope.faces.cli.options import Option
-from neuronscope.faces.cli.recipes import merge, read_recipe, write_recipe
+from neuronscope.faces.cli.recipes import merge, moved, read_recipe, write_recipe
 
 OPTIONS = (
     Option("model", "", table="model"),
@@ -56,6 +56,7 @@ def test_written_recipes_read_back(tmp_path_factory, model, resize, download, la
     path = write_recipe(tmp_path_factory.mktemp("recipe") / "recipe.toml", settings, title="an example")
     back = read_recipe(path, options=OPTIONS, study="layers")
     assert back == {
+        "train": {},
         "model": settings["model"],
         "data": {"download": download},
         "study": {"layers": layers, "level": level, "pool": "max"},
@@ -67,7 +68,37 @@ def test_flags_win(tmp_path):
     """The command line has the last word, option by option; what only it can say is not in the settings."""
     recipe = read(tmp_path, '[data]\ndata = "digits"\nlimit = 5\n')
     merged = merge(recipe, {"limit": 9, "layers": ("conv",), "quiet": True}, options=OPTIONS)
-    assert merged == {"model": {}, "data": {"data": "digits", "limit": 9}, "study": {"layers": ("conv",)}, "run": {}}
+    assert merged == {
+        "train": {},
+        "model": {},
+        "data": {"data": "digits", "limit": 9},
+        "study": {"layers": ("conv",)},
+        "run": {},
+    }
+
+
+def test_images_move_together():
+    """Images named again beside [data] are taken from where the command line says; others, and other texts, stay."""
+    recipe = {
+        "train": {"data": "mnist:here", "test_data": "mnist:other", "model": "mnist:here"},
+        "data": {"data": "mnist:here"},
+        "study": {"report_data": "mnist:here"},
+    }
+    assert moved(recipe, "mnist:there") == {
+        "train": {"data": "mnist:there", "test_data": "mnist:other", "model": "mnist:here"},
+        "data": {"data": "mnist:there"},
+        "study": {"report_data": "mnist:there"},
+    }
+    assert moved(recipe, None) == recipe
+
+
+def test_tables_of_others_are_passed_over(tmp_path):
+    """A command that reads one table does not judge those of others; a table that nobody has is still a mistake."""
+    path = tmp_path / "recipe.toml"
+    path.write_text("[study]\nunheard = 1\n[data]\nlimit = 5\n", encoding="utf-8")
+    assert read_recipe(path, options=OPTIONS, study="", others=("study",))["data"] == {"limit": 5}
+    with pytest.raises(UnknownName, match="'unheard' in"):
+        read_recipe(path, options=OPTIONS, study="")
 
 
 def test_one_value_needs_no_brackets(tmp_path):

@@ -187,6 +187,35 @@ def test_partial_resnet18(test_data):
     assert subject.not_loaded == tuple(f"layer4.{block}.conv{conv}.weight" for block in (0, 1) for conv in (1, 2))
 
 
+# Keras
+
+
+def test_keras(test_data):
+    """A Keras file brings weights, input and preprocessing; the caller may still say how classes are called."""
+    file = test_data / "golden" / "mnist-subnetworks" / "original_model.h5"
+    subject = load_model(f"keras:{file}", classes=tuple("abcdefghij"))
+    assert subject.name == f"keras:{file}"
+    assert subject.input_shape == (1, 28, 28)
+    assert subject.preprocess == Preprocess(channels=1, resize=28, crop=(28, 28))
+    assert subject.classes == tuple("abcdefghij")
+    assert [layer.name for layer in subject.select()] == ["relu0", "relu1", "relu4", "relu5", "relu9", "dense11"]
+    assert load_model(f"keras:{file}", weights=file).fingerprint == subject.fingerprint
+    with pytest.raises(InputError, match="leave --weights random out"):
+        load_model(f"keras:{file}", weights="random")
+
+
+def test_keras_errors(tmp_path):
+    """A Keras file that is missing or torn is refused; one without prefix is told from other files by its ending."""
+    torn = tmp_path / "torn.h5"
+    torn.write_bytes(b"no HDF5")
+    with pytest.raises(WeightsError, match="there is no Keras file"):
+        load_model(f"keras:{tmp_path / 'none.h5'}")
+    with pytest.raises(WeightsError, match=r"torn\.h5"):
+        load_model(f"keras:{torn}")
+    with pytest.raises(UnknownName, match=r"Say keras:.*torn\.h5"):
+        load_model(str(torn))
+
+
 # Timm
 
 

@@ -54,7 +54,7 @@ class Smooth(nn.Module):
 
 
 class Planted(nn.Module):
-    """Images of four classes, a bright row each; unit 2 of `features` alone tells class 1, and nothing tells class 3."""
+    """Of four classes, each a bright row, unit 2 of `features` alone tells class 1, and no unit tells class 3."""
 
     def __init__(self):
         """Weights by hand; units 4 and 5 see the rows too, but nobody listens to them."""
@@ -63,7 +63,9 @@ class Planted(nn.Module):
         self.rows = nn.Conv2d(6, 4, (4, 1))
         self.flat = nn.Flatten()
         with torch.no_grad():
-            self.features.weight.copy_(torch.tensor([1.0, 0.9, 1.0, 1.1, 2.0, -2.0]).view(6, 1, 1, 1).expand(6, 1, 1, 4))
+            self.features.weight.copy_(
+                torch.tensor([1.0, 0.9, 1.0, 1.1, 2.0, -2.0]).view(6, 1, 1, 1).expand(6, 1, 1, 4)
+            )
             self.rows.weight.zero_()
             self.rows.bias.copy_(torch.tensor([0.0, 0.0, 0.0, 0.5]))
             self.rows.weight[0, 0, 0] = 1.0
@@ -137,7 +139,7 @@ def planted():
 
 @pytest.fixture(scope="session")
 def rows():
-    """Four images of each of the classes 0, 1 and 2: row `c` bright, more or less; the network gets all of them right."""
+    """Four images of each of the classes 0, 1 and 2: row `c` bright, more or less; the network gets all right."""
     label = torch.arange(12) % 3
     image = torch.zeros(12, 1, 4, 4)
     image[torch.arange(12), 0, label] = torch.linspace(0.8, 1.2, 12)[:, None]

@@ -11,7 +11,7 @@ from neuronscope.models.sources import subject_from
 from neuronscope.preprocessing import Preprocess
 from neuronscope.steps import absolute_flow
 
-SHAPE = (2, 6, 6)
+SHAPE = (3, 6, 6)
 
 
 def subject_of(*parts):
@@ -24,7 +24,7 @@ def subject_of(*parts):
         if isinstance(part, nn.BatchNorm2d):
             nn.init.normal_(part.running_mean)
             nn.init.uniform_(part.running_var, 0.5, 2.0)
-    return subject_from(nn.Sequential(*parts), name="chain", input_shape=SHAPE, preprocess=Preprocess(channels=2))
+    return subject_from(nn.Sequential(*parts), name="chain", input_shape=SHAPE, preprocess=Preprocess())
 
 
 def matrix(function, shape):
@@ -33,7 +33,7 @@ def matrix(function, shape):
     return function(basis).flatten(1).T.abs()  # (out, in)
 
 
-def linear_part(part):
+def linear_part(part):  # noqa: PLR0911 one for each kind of part
     """What a part does to scores' carriers: absolute weights and nothing else; elementwise functions do nothing."""
     match part:
         case nn.Linear():
@@ -69,16 +69,29 @@ def written_out(parts, start):
 
 
 CHAINS = {
-    "linear": lambda: (nn.Flatten(), nn.Linear(72, 9), nn.ReLU(), nn.Linear(9, 5), nn.ReLU(), nn.Linear(5, 3)),
+    "linear": lambda: (nn.Flatten(), nn.Linear(108, 9), nn.ReLU(), nn.Linear(9, 5), nn.ReLU(), nn.Linear(5, 3)),
     "pooled": lambda: (
-        *(nn.Conv2d(2, 4, 3, padding=1), nn.ReLU(), nn.AvgPool2d(2), nn.Conv2d(4, 3, 2), nn.ReLU()),
+        *(nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(), nn.AvgPool2d(2), nn.Conv2d(4, 3, 2), nn.ReLU()),
         *(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, 4)),
     ),
-    "flattened": lambda: (nn.Conv2d(2, 4, 3, stride=2), nn.ReLU(), nn.Flatten(), nn.Linear(16, 3)),
-    "normalised": lambda: (nn.Conv2d(2, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 4, 3, groups=2), nn.ReLU()),
-    "saturating": lambda: (nn.Conv2d(2, 4, 3), nn.ReLU6(), nn.Conv2d(4, 3, 3), nn.Tanh(), nn.Flatten(), nn.Linear(12, 3)),
-    "by groups": lambda: (nn.Conv2d(2, 4, 3), nn.GroupNorm(2, 4), nn.ReLU(), nn.Conv2d(4, 3, 3), nn.ReLU()),
-    "by image": lambda: (nn.Flatten(), nn.Linear(72, 6), nn.LayerNorm(6), nn.ReLU(), nn.Linear(6, 3)),
+    "flattened": lambda: (nn.Conv2d(3, 4, 3, stride=2), nn.ReLU(), nn.Flatten(), nn.Linear(16, 3)),
+    "normalised": lambda: (
+        nn.Conv2d(3, 4, 3),
+        nn.BatchNorm2d(4),
+        nn.ReLU(),
+        nn.Conv2d(4, 4, 3, groups=2),
+        nn.Flatten(),
+    ),
+    "saturating": lambda: (
+        nn.Conv2d(3, 4, 3),
+        nn.ReLU6(),
+        nn.Conv2d(4, 3, 3),
+        nn.Tanh(),
+        nn.Flatten(),
+        nn.Linear(12, 3),
+    ),
+    "by groups": lambda: (nn.Conv2d(3, 4, 3), nn.GroupNorm(2, 4), nn.ReLU(), nn.Conv2d(4, 3, 3), nn.Flatten()),
+    "by image": lambda: (nn.Flatten(), nn.Linear(108, 6), nn.LayerNorm(6), nn.ReLU(), nn.Linear(6, 3)),
 }
 
 
@@ -97,8 +110,8 @@ def test_flow_is_a_product_of_absolute_weights(chain):
 
 def test_maximum_pooling_hands_on_every_score_once():
     """The pooled units' scores are those of the units before, whether windows overlap or not."""
-    for pool in (nn.MaxPool2d(2), nn.MaxPool2d(3, stride=1)):
-        subject = subject_of(nn.Conv2d(2, 4, 1), nn.ReLU(), pool, nn.Flatten(), nn.LazyLinear(3))
+    for pool, places in ((nn.MaxPool2d(2), 9), (nn.MaxPool2d(3, stride=1), 16)):
+        subject = subject_of(nn.Conv2d(3, 4, 1), nn.ReLU(), pool, nn.Flatten(), nn.Linear(4 * places, 3))
         first = subject.layers[:3]
         start = np.array([1.0, 0.0, 2.0])
         found = absolute_flow(subject.module, first, subject.layers[-1], start, input_shape=SHAPE).reshape(3, 4)
@@ -113,15 +126,15 @@ def test_a_skip_brings_its_scores_beside_the_block():
     class Block(nn.Module):
         def __init__(self):
             super().__init__()
-            self.first, self.relu = nn.Conv2d(2, 4, 1), nn.ReLU()
+            self.first, self.relu = nn.Conv2d(3, 4, 1), nn.ReLU()
             self.inner, self.out = nn.Conv2d(4, 4, 1), nn.Conv2d(4, 3, 1)
 
         def forward(self, x):
             x = self.relu(self.first(x))
-            return self.out(self.inner(x) - x).mean((2, 3))
+            return self.out(self.inner(x) + x).mean((2, 3))
 
     torch.manual_seed(1)
-    subject = subject_from(Block(), name="block", input_shape=SHAPE, preprocess=Preprocess(channels=2))
+    subject = subject_from(Block(), name="block", input_shape=SHAPE, preprocess=Preprocess())
     layers = (subject.layer("relu"), subject.layer("inner"), subject.layer("out"))
     start = np.array([1.0, 2.0, 0.5])
     module = subject.module
@@ -130,26 +143,25 @@ def test_a_skip_brings_its_scores_beside_the_block():
     after = out.T @ start
     np.testing.assert_allclose(found[8:], start)
     np.testing.assert_allclose(found[4:8], after, rtol=1e-6)
-    # A subtraction is the only thing that absolute weights leave as it is: its skip counts against the block.
-    np.testing.assert_allclose(found[:4], inner.T @ after - after, rtol=1e-6)
+    np.testing.assert_allclose(found[:4], inner.T @ after + after, rtol=1e-6)
 
 
 def test_layers_after_the_response_get_nothing():
     """Scores are handed back, never on."""
-    subject = subject_of(nn.Flatten(), nn.Linear(72, 4), nn.ReLU(), nn.Linear(4, 3))
+    subject = subject_of(nn.Flatten(), nn.Linear(108, 4), nn.ReLU(), nn.Linear(4, 3))
     found = absolute_flow(subject.module, subject.layers[1:], subject.layers[2], np.ones(4), input_shape=SHAPE)
     np.testing.assert_array_equal(found, [1, 1, 1, 1, 1, 1, 1, 1, 0, 0, 0])
 
 
 def test_deep_networks_do_not_leave_the_range_of_numbers():
     """Sums of absolute weights grow from layer to layer far beyond float32, and the scores stay finite and positive."""
-    parts = [part for _ in range(40) for part in (nn.Linear(72, 72), nn.ReLU())]
+    parts = [part for _ in range(40) for part in (nn.Linear(108, 108), nn.ReLU())]
     subject = subject_of(nn.Flatten(), *parts)
     with torch.no_grad():
         for part in subject.module:
             if isinstance(part, nn.Linear):
                 part.weight.mul_(50)
-    found = absolute_flow(subject.module, subject.layers, subject.layers[-1], np.ones(72), input_shape=SHAPE)
+    found = absolute_flow(subject.module, subject.layers, subject.layers[-1], np.ones(108), input_shape=SHAPE)
     assert np.isfinite(found).all()
     assert (found > 0).all()
     assert found.max() > np.finfo(np.float32).max

@@ -1,9 +1,9 @@
 """Edited networks that are a chain of operations, without the work that an edit makes needless.
 
-A unit that is silenced need not be computed, and what it would have fed need not read it: a convolution of which a third
-of the inputs and a third of the outputs are left costs a ninth. And what comes before the first edit is the same for
-all edited networks. Both hold for every network, but only in a chain, where each operation reads the one before it and
-nothing else, can they be read off so easily; other networks run as they are, with hooks.
+A unit that is silenced need not be computed, and what it would have fed need not read it: a convolution of which a
+third of the inputs and a third of the outputs are left costs a ninth. And what comes before the first edit is the same
+for all edited networks. Both hold for every network, but only in a chain, where each operation reads the one before it
+and nothing else, can they be read off so easily; other networks run as they are, with hooks.
 
 The chain proves itself on example images before it is used: with random units silenced it must give the numbers of the
 network with hooks.
@@ -134,6 +134,8 @@ class Chain:
                 return None
         rows: dict[int, tuple[np.ndarray, int]] = {}
         for place, silent in gone.items():
+            if silent.all():  # no operation takes a map of no channels
+                return None
             source = self._source(place)
             if source is None:
                 continue
@@ -179,7 +181,7 @@ class Chain:
 _CHAINS: WeakKeyDictionary[nn.Module, dict[tuple[object, ...], Chain | None]] = WeakKeyDictionary()
 
 
-def chain_of(module: nn.Module, layers: Sequence[LayerInfo], example: Float[Tensor, "n c h w"]) -> Chain | None:
+def chain_of(module: nn.Module, layers: Sequence[LayerInfo], example: Float[Tensor, "n *image"]) -> Chain | None:
     """The network as a chain, proven right on two images; None where it is none.
 
     Kept as long as the network lives, for the same layers, device and number format.
@@ -283,7 +285,7 @@ def _called(
 ) -> tuple[Tensor, _Alive | None] | None:
     """One link on the channels that are there; None where the missing ones would not be zero after it."""
     module = link.module
-    if link.weighted:
+    if isinstance(module, nn.Linear) or (isinstance(module, nn.Conv2d) and link.weighted):
         return _weighted(module, value, there, rows)
     if getattr(module, "inplace", False):
         value = value.clone()  # other edited networks start from it
@@ -299,10 +301,11 @@ def _called(
 
 
 def _weighted(
-    module: nn.Module, value: Tensor, there: _Alive | None, rows: Bool[np.ndarray, "u"] | None
+    module: nn.Conv2d | nn.Linear, value: Tensor, there: _Alive | None, rows: Bool[np.ndarray, "u"] | None
 ) -> tuple[Tensor, _Alive | None] | None:
     """A convolution or linear layer of the channels that are there, for the outputs that are wanted."""
-    weight, bias = module.weight, module.bias
+    weight: Tensor = module.weight
+    bias: Tensor | None = module.bias
     alive = None
     if rows is not None and not rows.all():
         alive = _Alive(torch.from_numpy(np.flatnonzero(rows)).to(value.device), len(rows))

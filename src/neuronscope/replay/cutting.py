@@ -31,6 +31,8 @@ _log = logging.getLogger("neuronscope")
 class Cut:
     """A network cut at a layer; made by `cut`, valid while the network stays where it is, unchanged, in eval mode.
 
+    The graph ways hold a copy of the convolutions' weights, with normalisation folded in.
+
     Attributes:
         layer: where; units are counted in the whole layer.
         way: how edited logits are found; see the package.

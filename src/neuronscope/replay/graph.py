@@ -90,11 +90,6 @@ class Graph:
         """Whether the logits are a sum over units."""
         return self._is_logits or (len(self._single.steps) == 0 and isinstance(self._final, MixingLinear))
 
-    @property
-    def tied(self) -> bool:
-        """Whether something that lives across the cut knows the number of images, so that edits run one by one."""
-        return self._tied
-
     def _plan(self) -> None:
         program, facts = self._program, self._facts
         shape = facts.shape(program.layer)
@@ -130,6 +125,7 @@ class Graph:
             program.nodes,
             keep={program.layer, program.logits, *self._borders, *mixing, *self._aside, *self._dense.live},
         )
+        # Something that lives across the cut knows the number of images: then edits run one by one.
         self._tied = any(facts.growth(node) == "other" for node in self._dense.live)
         self._rows = self._fast_rows()
 
@@ -144,7 +140,8 @@ class Graph:
     def _fast_rows(self) -> int:
         """How many rows run best at once: what they keep at the same time fits caches and memory."""
         rest = self._dense
-        held = {node: self._facts.bytes_per_image(node) for node in (*rest.borders, *rest.live)}
+        grows = [node for node in rest.live if self._facts.growth(node) == "rows"]
+        held = {node: self._facts.bytes_per_image(node) for node in (*rest.borders, *grows)}
         most = sum(held.values())
         for step in rest.steps:
             held[step.node] = self._facts.bytes_per_image(step.node)

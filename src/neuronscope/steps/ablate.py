@@ -14,6 +14,7 @@ from jaxtyping import Bool
 from torch import Tensor, nn
 
 from neuronscope.data.dataset import Batch
+from neuronscope.errors import InputError
 from neuronscope.maths.streams import Seen
 from neuronscope.steps.recent import cut_at
 from neuronscope.steps.silence import ZERO, Fill
@@ -149,7 +150,17 @@ def fill_at(layer: LayerInfo, fill: Fill, output: Tensor, batch: Batch) -> Tenso
 
 
 def masks_at(layer: LayerInfo, masks: Bool[np.ndarray, "m units"]) -> Bool[Tensor, "m all"]:
-    """Masks of a layer's units as masks of the whole layer's."""
+    """Masks of a layer's units as masks of the whole layer's.
+
+    Raises:
+        InputError: they are for another number of units.
+    """
+    if masks.shape[1] != layer.units:
+        message = (
+            f"masks for {masks.shape[1]} units do not fit '{layer.title}', which has {layer.units}. "
+            "Give one true or false for each unit"
+        )
+        raise InputError(message)
     whole = np.zeros((len(masks), layer.whole or layer.units), dtype=bool)
     whole[:, layer.first : layer.first + layer.units] = masks
     return torch.from_numpy(whole)

@@ -7,8 +7,6 @@ all that it was made from is compared by checksums, which takes less than a hund
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 
@@ -39,15 +37,29 @@ def cut_at(model: nn.Module, layer: LayerInfo, images: Tensor) -> Cut:
 
 
 def state_of(model: nn.Module) -> object:
-    """Everything a network's answers depend on, as a small value to compare within a process."""
-    parts: list[Any] = [repr(model)]
-    for part in model.modules():
-        hooks = (*part._forward_pre_hooks, *part._forward_hooks)  # noqa: SLF001 there is no public way to ask
-        tensors = (*part._parameters.items(), *part._buffers.items())  # noqa: SLF001 without those of its parts
-        parts.append(
-            (id(part), part.training, hooks, *((name, _mark(one)) for name, one in tensors if one is not None))
-        )
-    return parts
+    """What a network's answers depend on, as a small value to compare within a process.
+
+    These are its modules with their numbers and words (a stride, `training`), hooks, weights and buffers; not what a
+    module keeps in lists or objects of its own.
+    """
+    return [
+        (name, id(part), type(part), *_settings(part), *((own, _mark(one)) for own, one in _tensors(part)))
+        for name, part in model.named_modules()
+    ]
+
+
+def _settings(part: nn.Module) -> list[object]:
+    plain = [(name, value) for name, value in vars(part).items() if _is_plain(value)]
+    return [*plain, *part._forward_pre_hooks, *part._forward_hooks]  # noqa: SLF001 there is no public way to ask
+
+
+def _is_plain(value: object) -> bool:
+    kinds = (bool, int, float, str)
+    return isinstance(value, kinds) or (isinstance(value, tuple) and all(isinstance(one, kinds) for one in value))
+
+
+def _tensors(part: nn.Module) -> list[tuple[str, Tensor]]:
+    return [*part.named_parameters(recurse=False), *part.named_buffers(recurse=False)]
 
 
 def _mark(tensor: Tensor) -> tuple[object, ...]:

@@ -49,7 +49,17 @@ class Fill:
     def maps(
         self, output: Float[Tensor, "n u *map"], *, index: Int[Tensor, "n"], label: Int[Tensor, "n"]
     ) -> Float[Tensor, "..."]:
-        """What replaces the output, in a form that spreads over it: (u,), (n, u), or maps as the output's."""
+        """What replaces the output, in a form that spreads over it: (u,), (n, u), or maps as the output's.
+
+        Raises:
+            InputError: the values are for another number of units.
+        """
+        if self.values is not None and self.values.shape[-1] != output.shape[1]:
+            message = (
+                f"a fill of values for {self.values.shape[-1]} units does not fit a layer of {output.shape[1]}. "
+                "Give one number for each unit"
+            )
+            raise InputError(message)
         match self.kind:
             case "resample":
                 return output[donors(index, seed=self.seed)]
@@ -74,7 +84,7 @@ def donors(index: Int[Tensor, "n"], *, seed: int) -> Int[Tensor, "n"]:
 
     Example:
         >>> donors(torch.tensor([4, 7, 9]), seed=0).tolist()
-        [2, 0, 1]
+        [1, 2, 0]
     """
     order = np.argsort(scatter(index.cpu().numpy(), seed=seed), kind="stable")
     donor = np.empty(len(order), dtype=np.int64)

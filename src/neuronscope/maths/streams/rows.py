@@ -8,7 +8,7 @@ from math import prod
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Shaped
 
 from neuronscope.maths.streams.protocol import Seen, State
 
@@ -20,12 +20,12 @@ class RowsAnswer:
     Attributes:
         index: row numbers of the images, ascending; images left out on errors are missing.
         label: their class numbers, -1 where unknown.
-        values: the measurement.
+        values: the measurement; whole numbers where it is one, such as class numbers.
     """
 
     index: Int[np.ndarray, "n"]
     label: Int[np.ndarray, "n"]
-    values: Float[np.ndarray, "n *cells"]
+    values: Shaped[np.ndarray, "n *cells"]
 
 
 @dataclass(frozen=True)

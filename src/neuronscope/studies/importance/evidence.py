@@ -40,7 +40,8 @@ class Evidence:
             `conductance`, `logit_fall`.
         silenced: moments of each unit's output where it is silenced, by class; for edits that put a mean in its place.
         seen: what was read, and the confusion matrix of the untouched network.
-        residual: what the conductances of the first layer lack, as a share of the logit's change (median over images).
+        residual: what the conductances of the first layer lack, as a share of the logit's change (median over images);
+            nan where the memory of the run did not allow to look at that layer as a whole.
     """
 
     tables: Mapping[str, Table]
@@ -72,7 +73,9 @@ def gather(setting: Setting) -> Evidence | None:
         ]
         if not portioned:
             answers |= {name: _joined([path.answer[name] for path in paths]) for name in ON_PATH}
-            residual = float(np.median(paths[0].answer["residual"].values))
+            # of a part of a layer the step would count the other part's conductance as lacking
+            whole_layer = walk_groups(setting)[0][0].whole is None
+            residual = float(np.median(paths[0].answer["residual"].values)) if whole_layer else np.nan
     if "ablation" in setting.spec.rules and not (portioned and needs_means(setting.spec)):
         rows = few_rows(setting.selection, setting)
         falls = []

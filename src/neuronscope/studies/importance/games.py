@@ -10,24 +10,25 @@ import torch
 from jaxtyping import Bool, Float
 
 from neuronscope.checkpoint import Checkpoint, Done, ShardState, digest
-from neuronscope.data.dataset import balanced_rows
+from neuronscope.data.dataset import Data, balanced_rows
 from neuronscope.data.loading import batches
 from neuronscope.hooks import placed
 from neuronscope.maths.importance import inf_fs
 from neuronscope.maths.shapley import ShapleySpec, ShapleyState, ShapleyValues, shapley_values
 from neuronscope.maths.streams import StackRows
-from neuronscope.steps import Observe, absolute_flow
-from neuronscope.steps.ablate import cut_at
+from neuronscope.steps import Observe, Step, absolute_flow
+from neuronscope.steps.recent import cut_at
 from neuronscope.studies.importance.setting import Setting
 from neuronscope.studies.importance.silence import fill_for_labels
 from neuronscope.studies.importance.tables import Stats
-from neuronscope.sweep import sweep
+from neuronscope.sweep import processor, sweep
 
 LOGGER = logging.getLogger("neuronscope")
 
 _PRECISION = 0.005  # accuracy: units closer together than that are not worth telling apart
 _TOLERANCE = 0.02  # accuracy: a walk that is this close to the empty layer is nearly over
 _PER_ROUND = 40  # permutations between two looks, in pairs of an order and its reverse
+_LEAST_OF_CLASS = 2  # images of a class in a Shapley game, however few it is to be played on
 _MOST_FEATURE_IMAGES = 2000  # behind the correlations of the last layer's features
 
 
@@ -36,7 +37,8 @@ class Played:
     """Shapley values of all layers' units.
 
     Attributes:
-        value, low, high: (units, 1 + classes in question): for the accuracy on all images, then for each class's.
+        value, low, high: (units, 1 + classes in question): for the accuracy on the images of these classes together,
+            then for each class's.
         evaluations, plain: masks evaluated in each layer, and what sampling without an early stop would have needed.
         bias: largest error in each unit that ending walks early can have made.
         settled: for each layer, whether the best units were told from the rest within the budget.
@@ -71,20 +73,21 @@ def play(setting: Setting, means: Stats) -> Played:
 def play_layer(setting: Setting, number: int, means: Stats) -> ShapleyValues:
     """The game of one layer, kept in the run's checkpoint after every round."""
     run, spec, where = setting.run, setting.spec, setting.silenced[number]
-    mine = np.flatnonzero(setting.selection.labels >= 0)
-    rows = np.sort(mine[balanced_rows(setting.selection.labels[mine], limit=spec.shapley_images, seed=run.seed)])
-    sample = setting.selection.take(rows)
+    sample = game_images(setting)
     sampling = ShapleySpec(
         most=spec.shapley_permutations + spec.shapley_permutations % 2,
         per_round=_PER_ROUND,
         top=min(spec.shapley_top, where.units - 1),
-        interval="student",
-        order="antithetic",
+        interval=spec.shapley_interval,
+        order="antithetic" if spec.shapley_interval == "student" else "independent",
         precision=_PRECISION,
         tolerance=_TOLERANCE,
         seed=run.seed,
     )
-    key = digest("shapley", setting.subject.fingerprint, sample.fingerprint, where, spec, run.seed, sampling)
+    # the whole selection counts, for units may be silenced by their means over it
+    prints = (setting.selection.fingerprint, sample.fingerprint)
+    circumstances = (run.seed, processor(run.torch_device), run.dtype, run.threads or torch.get_num_threads())
+    key = digest("shapley", setting.subject.fingerprint, *prints, where, spec, circumstances, sampling)
     kept = Checkpoint(run.checkpoint, name=f"shapley-{number}", key=key) if run.checkpoint is not None else None
     state = _state_of(kept.read()) if kept is not None else None
     labels = torch.from_numpy(sample.labels)
@@ -96,7 +99,7 @@ def play_layer(setting: Setting, number: int, means: Stats) -> ShapleyValues:
             kept.write(_done(now))
 
     with run.scope(), placed(setting.subject.module, run) as module, torch.inference_mode():
-        prepared = list(batches(sample, setting.subject.preprocess.batch, batch_size=len(rows), workers=run.workers))
+        prepared = list(batches(sample, setting.subject.preprocess.batch, batch_size=len(sample), workers=run.workers))
         batch = prepared[0]
         images = run.place(batch.image)
         way = cut_at(module, where, images)
@@ -128,13 +131,30 @@ def play_layer(setting: Setting, number: int, means: Stats) -> ShapleyValues:
     return found
 
 
+def game_images(setting: Setting) -> Data:
+    """The selection images that games are played on: of the classes in question, as evenly as can be."""
+    mine = np.flatnonzero(np.isin(setting.selection.labels, setting.classes))
+    # a class without an image in the game would have no value
+    limit = max(setting.spec.shapley_images, _LEAST_OF_CLASS * len(setting.classes))
+    rows = balanced_rows(setting.selection.labels[mine], limit=limit, seed=setting.run.seed)
+    return setting.selection.take(np.sort(mine[rows]))
+
+
+def response_features(setting: Setting) -> tuple[Data, Step, StackRows]:
+    """The pass that NISP starts from: the last layer's units on some selection images."""
+    few = setting.selection.take(range(min(len(setting.selection), _MOST_FEATURE_IMAGES)))
+    return few, Observe((setting.layers[-1],)), StackRows("mean", images=len(few))
+
+
 def scores_by_weights(setting: Setting) -> Float[np.ndarray, "u"]:
     """NISP: the features of the last layer ranked by Inf-FS, and their scores handed back through absolute weights."""
     response = setting.layers[-1]
-    few = setting.selection.take(range(min(len(setting.selection), _MOST_FEATURE_IMAGES)))
-    fold = StackRows("mean", images=len(few))
-    features = sweep(setting.subject, few, Observe((response,)), fold, run=setting.run, name="features").answer
-    start = inf_fs(features.values.astype(np.float64))
+    few, step, fold = response_features(setting)
+    features = sweep(setting.subject, few, step, fold, run=setting.run, name="features").answer
+    values = features.values.astype(np.float64)
+    finite = np.isfinite(values).all(axis=0)
+    start = np.zeros(response.units)  # a unit that is not finite has no correlations to start from
+    start[finite] = inf_fs(values[:, finite])
     return absolute_flow(
         setting.subject.module,
         setting.layers,

@@ -21,10 +21,12 @@ from neuronscope.studies.importance.evidence import (
     walk_groups,
     walking,
 )
+from neuronscope.studies.importance.games import game_images, response_features
 from neuronscope.studies.importance.layers import ablated_layers, single_layers
 from neuronscope.studies.importance.setting import Setting, settle
 from neuronscope.studies.importance.silence import needs_means
 from neuronscope.studies.importance.spec import ImportanceSpec
+from neuronscope.studies.importance.verify import NETWORKS_AT_ONCE
 from neuronscope.sweep import Plan, PlannedSweep, planned, timed
 
 _PROBE_SETS = 8  # sets of units silenced to see how long one takes
@@ -62,8 +64,12 @@ def _choosing(setting: Setting) -> list[Job]:
     if "ablation" in setting.spec.rules:
         few = setting.selection.take(few_rows(setting.selection, setting))
         jobs += [_one_by_one(setting, few, number, "select") for number in range(len(setting.layers))]
+    if "nisp" in setting.spec.rules:
+        few, step, fold = response_features(setting)
+        one = planned(setting.subject, few, step, fold, run=setting.run, name="features")
+        jobs.append((one, one.images * timed(setting.subject, few, step, run=setting.run)))
     if "shapley" in setting.spec.rules:
-        few = setting.selection.take(range(min(setting.spec.shapley_images, len(setting.selection))))
+        few = game_images(setting)
         for number, where in enumerate(setting.silenced):
             masks = setting.spec.shapley_permutations * where.units
             jobs.append(_many_sets(setting, few, number, masks, f"shapley {where.name}, at most"))
@@ -77,9 +83,12 @@ def _reporting(setting: Setting) -> list[Job]:
     rules, classes = len(dict.fromkeys(spec.rules)), len(setting.classes)
     fixed = 2 * classes if "masking" in spec.rules else 0
     many = 1 + 2 * rules * classes + fixed + 2 * spec.controls * (classes if spec.silence == "other-mean" else 1)
-    step = PredictVariants(tuple(dict.fromkeys(setting.silenced)), ((),) * many, seed=setting.run.seed)
+    step = PredictVariants(
+        tuple(dict.fromkeys(setting.silenced)), ((),) * min(many, NETWORKS_AT_ONCE), seed=setting.run.seed
+    )
     fold = Each(predicted=StackRows("predicted", images=len(report)))
     one = planned(setting.subject, report, step, fold, run=setting.run, name=f"report: {many} edited networks")
+    one = replace(one, forward=many * len(report))  # in sweeps of so many at once
     jobs.append((one, many * len(report) * timed(setting.subject, report, Predict(), run=setting.run)))
     for number in single_layers(setting):
         own = classes if spec.silence == "other-mean" else 1

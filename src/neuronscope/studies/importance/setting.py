@@ -144,7 +144,8 @@ def two_samples(data: Data, spec: ImportanceSpec, run: Run) -> tuple[Data, Data]
         if spec.report_data:
             message = "same-images reports on the images given: leave out --report-data, or the deviation"
             raise InputError(message)
-        return data, data
+        both = data if "positional-overlap" in spec.legacy else mixed(data, seed=run.seed)  # its halves go by the file
+        return both, both
     if spec.report_data:
         other = load_data(spec.report_data, split=spec.report_split or None, seed=run.seed)
         if data.fingerprint == other.fingerprint:
@@ -261,11 +262,12 @@ def chosen_layers(subject: Subject, spec: ImportanceSpec) -> tuple[LayerInfo, ..
 
 
 def is_output(subject: Subject, layer: LayerInfo) -> bool:
-    """Whether a layer's units are the classes themselves."""
-    return layer.units == len(subject.classes) and layer.name in {one.name for one in subject.layers[-_LAST:]}
-
-
-_LAST = 4  # layers at the end among which the output may be: pooling and flattening can follow it
+    """Whether a layer's units are the classes themselves: as many, and no weighted layer that mixes them follows."""
+    if layer.units != len(subject.classes) or layer not in subject.layers:
+        return False
+    later = subject.layers[subject.layers.index(layer) + 1 :]
+    inside = f"{layer.module_name}."  # a block may be listed before what it consists of
+    return not any(one.kind in ("linear", "conv") and not one.name.startswith(inside) for one in later)
 
 
 def _class_number(subject: Subject, name: str) -> int:

@@ -28,6 +28,8 @@ def fill_for_labels(setting: Setting, means: Stats | None) -> Fill:
     match setting.spec.silence:
         case "zero":
             return ZERO
+        case "constant":
+            return Fill("values", values=np.array([setting.spec.constant]))
         case "resample":
             return Fill("resample", seed=setting.run.seed)
         case "mean":
@@ -56,6 +58,8 @@ def silence(setting: Setting, units: UnitSet, means: Stats, number: int) -> Edit
     match setting.spec.silence:
         case "zero":
             return drop(units)
+        case "constant":
+            return replace(units, setting.spec.constant)
         case "resample":
             return resample(units)
         case "mean":

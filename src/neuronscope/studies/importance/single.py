@@ -15,7 +15,6 @@ from neuronscope.maths.controls import (
     mcnemar_exact,
     paired_accuracy_change,
 )
-from neuronscope.maths.ranks import normal_quantile
 from neuronscope.maths.resampling import bh_qvalues
 from neuronscope.maths.streams import MomentsAnswer
 from neuronscope.steps import FALLS
@@ -96,7 +95,6 @@ class _Layer:
         self.counts = {(case.rule, case.class_number): case.count for case in cases if case.kind == "drop"}
         first = next(key for key in self.places if key[0] == "deletion" and key[3] == 0)
         self.intact = self.places[first][0]  # nothing is silenced at the start of a deletion curve
-        self.rng = setting.run.generator("importance", "areas")
 
     def effects(self, rule: str, c: int) -> dict[str, float]:
         level = self.setting.spec.level
@@ -133,8 +131,10 @@ class _Layer:
         """Area between the curves, with an interval over the images and beside random orders."""
         fractions = np.arange(self.setting.spec.curves + 1) / self.setting.spec.curves
         insertion, deletion = (self._balanced(self._along(n, rule, c), c) for n in ("insertion", "deletion"))
+        # of its own, so that a class's interval does not depend on which classes come before it
+        rng = self.setting.run.generator("importance", "areas", rule, str(c))
         found = area_between(
-            fractions, insertion, deletion, rng=self.rng, draws=_DRAWS, level=self.setting.spec.level
+            fractions, insertion, deletion, rng=rng, draws=_DRAWS, level=self.setting.spec.level
         ).between
         values = {"between": float(found.value), "between_low": float(found.low), "between_high": float(found.high)}
         draws = self._random_areas(c, fractions)
@@ -189,7 +189,7 @@ def unit_effects(
     """What silencing each unit alone costs each class: means with intervals and p-values; nan in other layers.
 
     The test of accuracy is McNemar's exact one on the images that changed sides; that of the logit is Student's on the
-    paired differences.
+    paired differences. Limits are Student's.
 
     Args:
         setting: the study's.
@@ -197,7 +197,6 @@ def unit_effects(
     """
     units = sum(layer.units for layer in setting.layers)
     classes = list(setting.classes)
-    half = normal_quantile(setting.spec.level)
     meanings = {
         "accuracy_fall": ("fall of the class's accuracy when the unit alone is silenced", "fraction"),
         "logit_fall": ("fall of the class's logit when the unit alone is silenced", "logit"),
@@ -213,6 +212,7 @@ def unit_effects(
             mean, variance = moments.mean[classes], moments.variance[classes]
             with np.errstate(invalid="ignore", divide="ignore"):
                 error = np.sqrt(variance / count)
+                half = special.stdtrit(np.maximum(count - 1, 1), (1 + setting.spec.level) / 2)
                 if name == "accuracy_fall":
                     changed = np.rint(count * mean**2 + (count - 1) * variance)
                     lost = np.rint((changed + np.rint(count * mean)) / 2)

@@ -78,11 +78,13 @@ class ImportanceSpec:
         0.3
     )
     silence: Annotated[
-        Literal["zero", "mean", "other-mean", "resample"],
+        Literal["zero", "mean", "other-mean", "resample", "constant"],
         Field(
-            description="what a silenced unit gives: 0, its mean, its mean over the other classes, another image's map"
+            description="what a silenced unit gives: 0, its mean, its mean over the other classes, its map for another "
+            "image, the number --constant"
         ),
     ] = "zero"
+    constant: Annotated[float, Field(description="what silenced units give under --silence constant")] = 1.0
     coupled: Annotated[
         Literal["separate", "joint"],
         Field(description="layers added by skip connections: chosen by themselves, or the same channels in all"),
@@ -122,6 +124,10 @@ class ImportanceSpec:
     path_steps: Annotated[int, Field(ge=2, le=500, description="steps of the path of influence and conductance")] = 16
     shapley_images: Annotated[int, Field(ge=10, description="images that a Shapley game is played on")] = 128
     shapley_permutations: Annotated[int, Field(ge=2, description="most permutations of a Shapley game")] = 400
+    shapley_interval: Annotated[
+        Literal["student", "bernstein"],
+        Field(description="what ends a Shapley game: Student's intervals, or the wider empirical Bernstein bounds"),
+    ] = "student"
     shapley_top: Annotated[int, Field(ge=1, description="stop when so many best units of a layer are settled")] = 10
     high: Annotated[float, Field(description="masking under fixed-thresholds: a mean above it is ON")] = 0.55
     low: Annotated[float, Field(description="masking under fixed-thresholds: a mean below it is OFF")] = 1e-5

@@ -219,7 +219,7 @@ def reused(setting: Setting, evidence: Evidence, found: Found) -> xr.Dataset:
         return choose_units(setting, evidence, scores, rule, parts=half).members
 
     def held(half: Bool[np.ndarray, "parts"]) -> Bool[np.ndarray, "u c"]:
-        return masks(setting, evidence, parts=half) == ON
+        return np.asarray(masks(setting, evidence, parts=half) == ON)
 
     return class_reuse(
         setting,
@@ -258,13 +258,60 @@ def units(
         variables["shapley_high"] = (("unit", "class"), played.high[:, 1:], "Shapley value, upper limit", "fraction")
         variables["shapley_all"] = (("unit",), played.value[:, 0], "Shapley value for the whole accuracy", "fraction")
         variables["shapley_bias"] = (("unit",), played.bias, "largest error of ending walks early", "fraction")
+    variables |= best_scores(next(iter(scores.values()))[:, classes])
     if alone:
-        variables |= unit_effects(setting, alone)
+        effects = unit_effects(setting, alone)
+        variables |= effects | largest_falls(
+            *(effects[name][1] for name in ("accuracy_fall", "logit_fall", "accuracy_fall_q"))
+        )
     return unit_table(
         {layer.name: layer.units for layer in setting.layers},
         variables,
         **{"class": setting.class_names, "rule": tuple(scores)},
     )
+
+
+def best_scores(scores: Float[np.ndarray, "u k"]) -> dict[str, tuple[tuple[str, ...], np.ndarray, str, str]]:
+    """For which class each unit is most important, in one number for each unit."""
+    known = np.where(np.isnan(scores), -np.inf, scores)
+    defined = ~np.isnan(scores).all(axis=1)
+    best = np.where(defined, known.argmax(axis=1), -1)
+    meaning = "place among the classes of the largest score (first rule); -1: no score is defined"
+    return {
+        "best_class": (("unit",), best, meaning, ""),
+        "best_score": (("unit",), np.where(defined, known.max(axis=1), np.nan), "largest score (first rule)", ""),
+    }
+
+
+def largest_falls(
+    accuracy: Float[np.ndarray, "u k"], logit: Float[np.ndarray, "u k"], q: Float[np.ndarray, "u k"]
+) -> dict[str, tuple[tuple[str, ...], np.ndarray, str, str]]:
+    """Which class suffers most when a unit alone is silenced: the max-class drop of Morcos (2018) and Zhou (2018).
+
+    Of classes whose accuracies fall alike, as many do not fall at all, it is the one whose logit falls most. The class
+    is chosen by its fall, so the fall is larger than new images would show; the q-value is of a family of all units and
+    classes, and allows for the choice.
+
+    Args:
+        accuracy: fall of each class's accuracy; nan for units that were not silenced.
+        logit: fall of each class's logit.
+        q: of the accuracies.
+    """
+    tried = ~np.isnan(accuracy).all(axis=1)
+    most = np.where(np.isnan(accuracy), -np.inf, accuracy)
+    worst = np.where(most == most.max(axis=1, keepdims=True), np.nan_to_num(logit, nan=-np.inf), -np.inf).argmax(axis=1)
+    rows = np.arange(len(accuracy))
+    which = "when it alone is silenced, of the class that falls most"
+    return {
+        "largest_fall": (("unit",), accuracy[rows, worst], f"fall of the accuracy {which}", "fraction"),
+        "largest_fall_class": (
+            ("unit",),
+            np.where(tried, worst, -1),
+            "place among the classes of the largest fall of the accuracy; -1: the unit was not silenced",
+            "",
+        ),
+        "largest_fall_q": (("unit",), np.where(tried, q[rows, worst], np.nan), f"q-value of the fall {which}", ""),
+    }
 
 
 def _stacked(tables: Mapping[str, np.ndarray]) -> np.ndarray:

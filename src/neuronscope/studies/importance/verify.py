@@ -25,7 +25,8 @@ from neuronscope.studies.importance.setting import Setting
 from neuronscope.studies.importance.variants import Case
 from neuronscope.sweep import sweep
 
-_AT_ONCE = 256  # edited networks to a sweep, so that little is lost and the table of predictions stays small
+NETWORKS_AT_ONCE = 256
+"""Edited networks to a sweep, so that little is lost and the table of predictions stays small."""
 
 
 @dataclass(frozen=True)
@@ -50,8 +51,8 @@ def try_networks(setting: Setting, cases: Sequence[Case]) -> Said:
     """Predictions of every edited network for every labelled report image."""
     layers = tuple(dict.fromkeys(setting.silenced))
     answers = []
-    for first in range(0, len(cases), _AT_ONCE):
-        some = cases[first : first + _AT_ONCE]
+    for first in range(0, len(cases), NETWORKS_AT_ONCE):
+        some = cases[first : first + NETWORKS_AT_ONCE]
         step = PredictVariants(layers, tuple(case.edits for case in some), seed=setting.run.seed)
         fold = Each(predicted=StackRows("predicted", images=len(setting.report)))
         found = sweep(setting.subject, setting.report, step, fold, run=setting.run, name=f"report-{first}")

@@ -30,10 +30,11 @@ def reuse(view: View) -> Iterator[Block]:
     if len(view.classes) < 2:  # noqa: PLR2004 nothing to compare
         yield Text("One class was asked for: there is no other to share units with.", tone="note")
     yield from _proportions(view, table, layers)
-    yield from _agreement(table, layers)
+    yield from _agreement(view, table, layers)
     yield _table(view, table, layers)
     yield from _maps(view, table, layers)
-    yield from _histograms(view, table, layers)
+    if len(view.classes) > 1:
+        yield from _histograms(view, table, layers)
     yield from _kinds(view)
 
 
@@ -51,7 +52,7 @@ def _proportions(view: View, table: xr.Dataset, layers: tuple[str, ...]) -> Iter
                 for key, shown in (
                     (positional, "same place in both lists"),
                     (share, "in both, over the layer's width"),
-                    (f"mask_{share}", "ON units in both, over the layer's width"),
+                    (f"on_{share}", "ON units in both, over the layer's width"),
                 )
                 if key in table
             ]
@@ -71,7 +72,7 @@ def _proportions(view: View, table: xr.Dataset, layers: tuple[str, ...]) -> Iter
         )
 
 
-def _agreement(table: xr.Dataset, layers: tuple[str, ...]) -> Iterator[Block]:
+def _agreement(view: View, table: xr.Dataset, layers: tuple[str, ...]) -> Iterator[Block]:
     series = []
     for key, title in (
         ("between", "between classes"),
@@ -101,6 +102,8 @@ def _agreement(table: xr.Dataset, layers: tuple[str, ...]) -> Iterator[Block]:
         return
     low = table["gap_low"].to_numpy()
     known = np.isfinite(low)
+    if len(view.classes) < 2:  # noqa: PLR2004 said above
+        return
     if not known.any():
         yield Text("With fewer than three classes the gap has no interval.", tone="note")
         return

@@ -75,7 +75,7 @@ def _curves(view: View, own: xr.Dataset, layer: str) -> Iterator[Block]:
 
 def _random(own: xr.Dataset, name: str, title: str, fraction: np.ndarray, k: int | None) -> list[Series]:
     """The curve of random orders for a class, or on average; none where none was tried."""
-    if f"{name}_random" not in own:
+    if f"{name}_random" not in own or not np.isfinite(own[f"{name}_random"].to_numpy()).any():
         return []
     curves = own[f"{name}_random"].to_numpy()
     return [Series(title, curves.mean(axis=0) if k is None else curves[k], fraction)]
@@ -85,7 +85,7 @@ def _areas(view: View, own: xr.Dataset, layer: str) -> Iterator[Block]:
     if "between" not in own:
         return
     area = [Series(view.first, *_ends(own, "between"))]
-    if "between_random" in own:
+    if "between_random" in own and np.isfinite(own["between_random"].to_numpy()).any():
         area.append(Series("random orders", *_ends(own, "between_random")))
     yield Chart(
         f"area-between-{layer}",
@@ -104,8 +104,9 @@ def _areas(view: View, own: xr.Dataset, layer: str) -> Iterator[Block]:
         ),
     ):
         if name in own:
-            told = view.told(own[name].to_numpy()[0])
-            if not told.all():
+            q = own[name].to_numpy()[0]
+            told = view.told(q)
+            if not told.all() and not view.unheld(q):
                 yield Text(f"{layer}: {title} {view.those(~told)}.", tone="note")
 
 
@@ -173,5 +174,5 @@ def _table(view: View, table: xr.Dataset) -> Table:
             "selective q": "chance that random units are as selective, corrected likewise",
             "area q": "chance that a random order has as large an area, corrected likewise",
         },
-        text=f"Random units: {draws}. Random orders are fewer: see their intervals.",
+        text=f"Random units: {draws}. Random orders of the curves are fewer: see where one falls.",
     )

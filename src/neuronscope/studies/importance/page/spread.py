@@ -39,7 +39,7 @@ def ablation_charts(view: View) -> dict[str, Chart]:
     """The four charts of the original's figure; its fourth place is empty, here are the random controls."""
     names, change = view.classes, view.get("change")
     ticks = Axis("Class", ticks=names)
-    lines = tuple(Series(f"without {name}", change[k]) for k, name in enumerate(names))
+    lines = tuple(Series(name, change[k]) for k, name in enumerate(names))
     grid = Chart(
         "ablation-heatmap",
         "Change of accuracy of every class",
@@ -64,7 +64,13 @@ def ablation_charts(view: View) -> dict[str, Chart]:
     )
     return {
         "ablation-lines": Chart(
-            "ablation-lines", "Accuracy Change by Class", "line", lines, ticks, Axis("Accuracy Change")
+            "ablation-lines",
+            "Accuracy Change by Class",
+            "line",
+            lines,
+            ticks,
+            Axis("Accuracy Change"),
+            text="One line for each removed sub-network.",
         ),
         "ablation-heatmap": grid,
         "ablation-effect": Chart(
@@ -79,7 +85,7 @@ def ablation_charts(view: View) -> dict[str, Chart]:
             "ablation-controls",
             "Removed Class, against Random Units",
             "bar",
-            (replace(own, name="sub-network"), random),
+            (replace(own, name="sub-network"), *([random] if np.isfinite(random.y).any() else [])),
             ticks,
             Axis("Accuracy Change"),
         ),
@@ -115,11 +121,14 @@ def _pairs(view: View) -> Iterator[Block]:
         },
     )
     fall = view.get("drop_others_high") < 0
-    beyond = view.told(view.get("drop_others_q")) if "drop_others_q" in view.sub else np.zeros(k, dtype=bool)
+    q = view.get("drop_others_q")
+    beyond = (
+        "" if view.unheld(q) else f", and further than with random units in {int(view.told(q).sum())} ({view.bound})"
+    )
     certain = int((high[removed, affected] < 0).sum())
     yield Text(
-        f"The other classes together fall in {int(fall.sum())} of {k} removals (interval below 0), and further than "
-        f"with random units in {int(beyond.sum())} ({view.bound}). Of {len(removed)} pairs of a removed and another "
+        f"The other classes together fall in {int(fall.sum())} of {k} removals (interval below 0)"
+        f"{beyond}. Of {len(removed)} pairs of a removed and another "
         f"class, {certain} show a fall whose own interval lies below 0.",
     )
     if fall.any():
@@ -161,7 +170,7 @@ def _confusions(view: View) -> Iterator[Block]:
             )
             for k in range(shown)
         ),
-        columns=2 if view.few_cells else 1,
+        columns=2,
         scale="shared",
         text=(
             "A column that gains in all rows: the damaged network calls everything so."

@@ -65,13 +65,14 @@ def _taken_out(view: View) -> Iterator[Block]:
         text=f"q-values: {view.null(int(view.spec['controls']))}.",
     )
     ticks = Axis("class", ticks=view.classes)
+    bare = view.unheld(view.get("drop_own_q"))
     yield Chart(
         "ablation-controls",
         "Own class, against random units",
         "bar",
         (
             _bars(view, "drop_own", "sub-network silenced"),
-            _bars(view, "drop_own_random", "random units silenced"),
+            *([] if bare else [_bars(view, "drop_own_random", "random units silenced")]),
         ),
         ticks,
         Axis("change of accuracy"),
@@ -94,10 +95,12 @@ def _taken_out(view: View) -> Iterator[Block]:
 
 def _verdict(view: View) -> Iterator[Block]:
     """In words: which classes can be told from random sets, and how."""
+    if view.unheld(view.get("drop_own_q")):
+        return
     hit, selective = view.told(view.get("drop_own_q")), view.told(view.get("drop_selective_q"))
     if not hit.all():
         yield Text(
-            f"Silencing random units hits these classes as hard, as far as can be told: {view.those(~hit)}.",
+            f"Silencing random units hits as hard, as far as can be told: {view.those(~hit)}.",
             tone="note",
         )
     shared = hit & ~selective
@@ -179,10 +182,12 @@ def _kept(view: View) -> Iterator[Block]:
     collapsed = view.get("keep_labels") <= 1
     if collapsed.any():
         yield Text(
-            f"Kept alone, these sub-networks call every image the same, whatever it shows: "
+            f"Kept alone, some sub-networks call every image the same, whatever it shows: "
             f"{view.those(collapsed)}. Their own accuracy says nothing about the class.",
             tone="warning",
         )
+    if view.unheld(view.get("keep_informedness_q")):
+        return
     unknown = ~view.told(view.get("keep_informedness_q")) & ~collapsed
     if unknown.any():
         yield Text(
@@ -209,7 +214,7 @@ def _rules(view: View) -> Iterator[Block]:
             "against first": "selective fall minus that of the first rule, mean over classes",
             "informedness": "mean over classes, with only the sub-network kept",
             "informed": f"classes whose sub-network alone is better informed than random ones ({view.bound})",
-            "area between": "area between insertion and deletion curve, mean over classes (last layer looked at alone)",
+            "area between": f"area between insertion and deletion curve, mean over classes{_alone(view)}",
         },
         text="Intervals of means are over classes; those against the first rule compare the same classes.",
     )
@@ -228,6 +233,10 @@ def _rules(view: View) -> Iterator[Block]:
             diverging=True,
         )
         yield from _better(view, rows)
+
+
+def _alone(view: View) -> str:
+    return f" ({texts(view.layers['layer_name'])[-1]} alone)" if view.layers is not None else ""
 
 
 def _rule_row(view: View, r: int) -> dict[str, str | float]:
@@ -281,6 +290,7 @@ def _rule_chart(view: View) -> Chart:
                 high=np.array([one.high for one in means]),
             )
         )
+    series = [one for one in series if np.isfinite(one.y).any()]
     return Chart(
         "rules-compared",
         "Rules on the same budget",

@@ -9,7 +9,7 @@ import pandas as pd
 from jaxtyping import Float
 
 from neuronscope.maths.ranks import normal_quantile, spearman
-from neuronscope.studies.importance.page.view import View, named, number, texts
+from neuronscope.studies.importance.page.view import View, named, number, picked, texts
 from neuronscope.views import Axis, Block, Chart, Panel, Section, Series, Table, Text
 
 _TOP = 5  # units of each layer and class in the table
@@ -147,7 +147,7 @@ def _prediction(view: View, layers: list[str]) -> Iterator[Block]:
     for layer in layers:
         own = view.of_layer(layer)
         agreements = {rule: rank_agreement(score[own, r], fall[own]) for r, rule in enumerate(view.rules)}
-        means = {rule: view.mean(rho) for rule, rho in agreements.items()}
+        means = {rule: view.mean(rho).within(-1.0, 1.0) for rule, rho in agreements.items()}
         for rule, mean in means.items():
             rhos[layer, rule] = mean.value
             known = agreements[rule][np.isfinite(agreements[rule])]
@@ -288,6 +288,43 @@ def masking(view: View) -> Iterator[Block]:
         )
 
 
+def _bound(view: View) -> str:
+    return {"student": " (Student's t)", "bernstein": " (empirical Bernstein)"}.get(
+        str(view.spec.get("shapley_interval")), ""
+    )
+
+
+def _effort(view: View) -> Iterator[Block]:
+    """What the early stop saved, and where the best units were not told from the rest."""
+    table = view.network
+    if table is None or "shapley_evaluations" not in table:
+        return
+    layers, settled = texts(table["layer_name"]), table["shapley_settled"].to_numpy() > 0
+    yield Table(
+        "shapley-games",
+        "Games",
+        pd.DataFrame(
+            {
+                "layer": layers,
+                "evaluations": table["shapley_evaluations"].to_numpy(),
+                "without early stop": table["shapley_plain"].to_numpy(),
+                "settled": settled,
+            }
+        ),
+        help={
+            "evaluations": "sets of units that the network was asked about",
+            "without early stop": "sets that the same number of permutations would have needed",
+            "settled": f"whether the {view.spec['shapley_top']} best units were told from the rest for every class",
+        },
+    )
+    if not settled.all():
+        yield Text(
+            f"The best units were not told from the rest in {named(picked(layers, ~settled))}: more permutations or "
+            "images would.",
+            tone="note",
+        )
+
+
 def shapley(view: View) -> Iterator[Block]:
     """Shapley values of the units, with the intervals of the sampling."""
     if "shapley" not in view.rules or "shapley_low" not in view.units:
@@ -300,6 +337,7 @@ def shapley(view: View) -> Iterator[Block]:
     value = view.units["score"].to_numpy()[:, view.rules.index("shapley")]
     low, high = view.units["shapley_low"].to_numpy(), view.units["shapley_high"].to_numpy()
     sure = (low > 0).sum(axis=0)
+    yield from _effort(view)
     i, k = (part.ravel() for part in np.indices(value.shape))
     known = np.isfinite(value[i, k])
     i, k = i[known], k[known]
@@ -322,14 +360,15 @@ def shapley(view: View) -> Iterator[Block]:
         formats=dict.fromkeys([name for name in columns if name not in ("class", "layer", "unit")], ".4f"),
         help={
             "value": "in accuracy of the class, -1 to 1",
-            "low": f"lower {view.level:.0%} limit of the sampling (empirical Bernstein); the images are fixed",
+            "low": f"lower {view.level:.0%} limit of the sampling{_bound(view)}; the images are fixed",
             "all classes": "the same for the accuracy on all images of the game",
             "bias": "largest error that ending walks early can have made, beyond the interval",
         },
     )
     yield Text(
-        f"Units whose value is above 0 beyond doubt: {', '.join(map(str, sure.tolist()))} for "
-        f"{', '.join(view.classes)}. The others cannot be told from units without any gain by so few permutations.",
+        f"Units whose interval lies above 0: "
+        f"{'; '.join(f'{name}: {count}' for name, count in zip(view.classes, sure.tolist(), strict=True))} "
+        f"of {len(view.layer_of)}. The others cannot be told from units without any gain after so few permutations.",
         tone="note",
     )
     charts = []

@@ -33,6 +33,7 @@ class View:
         self.reuse = groups.get("reuse")
         self.masking = groups.get("masking")
         self.edges = groups.get("edges")
+        self.network = groups.get("network")
         self.rules = texts(self.sub["rule_name"])
         self.classes = texts(self.sub["class_name"])
         self.layer_of = self.units["layer"].to_numpy().astype(str)
@@ -74,7 +75,7 @@ class View:
     def those(self, chosen: np.ndarray) -> str:
         """The chosen classes in a sentence."""
         if np.all(chosen) and len(self.classes) > 1:
-            return f"all {len(self.classes)} classes"
+            return "both classes" if len(self.classes) == 2 else f"all {len(self.classes)} classes"  # noqa: PLR2004
         names = [name for name, one in zip(self.classes, chosen, strict=True) if one]
         return f"{'class' if len(names) == 1 else 'classes'} {named(names)}"
 
@@ -91,8 +92,14 @@ class View:
         low, high = mean_interval(np.array([known.mean()]), np.array([known.var()]), known.size, level=self.level)
         return MeanOver(float(known.mean()), float(low[0]), float(high[0]))
 
+    def unheld(self, q: np.ndarray) -> bool:
+        """Whether there were no random sets to hold a finding against."""
+        return not np.isfinite(q).any()
+
     def null(self, draws: int) -> str:
         """How q-values come from random sets."""
+        if not draws:
+            return "none tried"
         if draws >= _DRAWS_COUNTED:
             return f"{draws:,} random sets, counted"
         return f"{draws:,} random sets, taken as normally distributed: with so few, chances in the far tail are rough"
@@ -105,6 +112,10 @@ class MeanOver:
     value: float
     low: float
     high: float
+
+    def within(self, least: float, most: float) -> MeanOver:
+        """The same with ends that are possible values."""
+        return MeanOver(self.value, *np.clip([self.low, self.high], least, most).tolist())
 
     def __str__(self) -> str:
         """The mean, and its interval where there is one."""
