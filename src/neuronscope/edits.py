@@ -23,7 +23,8 @@ class Edit:
     Attributes:
         units: which units are changed; all others pass unchanged.
         action: `drop` sets them to 0, `scale` multiplies by `value`, `replace` puts `value` in their place at every
-            position, `resample` puts the units' own output for another image of the batch there, `stop_gradient` leaves the output bit-identical and blocks the gradient.
+            position, `resample` puts the units' own output for another image of the batch there, `stop_gradient` leaves
+            the output bit-identical and blocks the gradient.
         value: one number for all units, or one number for each unit in ascending order (for example its mean).
     """
 

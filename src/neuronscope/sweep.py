@@ -88,6 +88,7 @@ class PlannedSweep:
         forward, backward: passes through the network, counted in images.
         state: bytes of the reducer's state.
         working: bytes of activations alive at once, roughly.
+        replays: passes through what follows a layer only, counted in images.
     """
 
     name: str
@@ -96,6 +97,7 @@ class PlannedSweep:
     backward: int
     state: int
     working: int
+    replays: int = 0
 
 
 @dataclass(frozen=True)
@@ -384,15 +386,18 @@ def planned(
 ) -> PlannedSweep:
     """What `sweep` with the same arguments will do."""
     forward, backward = step.passes
+    replays = int(getattr(step, "replays", 0))  # of the steps that cut the network at a layer
     sizes = sorted((activation_bytes([layer]) for layer in subject.layers), reverse=True)
-    live = sum(sizes) if backward else sum(sizes[:_LIVE_LAYERS])
+    whole, batch = sum(sizes), _batch_size(data, run)
+    live = whole if backward else sum(sizes[:_LIVE_LAYERS])
     return PlannedSweep(
         name=name,
         images=len(data),
         forward=forward * len(data),
         backward=backward * len(data),
         state=reducer.size(step.shapes(len(subject.classes))),
-        working=_batch_size(data, run) * live,
+        working=batch * live + min(int(getattr(step, "memory", 0)), replays * batch * whole),
+        replays=replays * len(data),
     )
 
 

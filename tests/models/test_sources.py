@@ -471,7 +471,7 @@ def test_sources_of_other_packages(monkeypatch):
     monkeypatch.setattr(sources, "entry_points", lambda group: [entry, taken] if group == "neuronscope.models" else [])
     assert load_model("zoo:ape", weights="random").name == "zoo:ape"
     assert load_model("builtin:viewer-cnn", weights="random").name == "builtin:viewer-cnn"
-    with pytest.raises(UnknownName, match="Known sources: torchvision, timm, python, file, builtin, zoo"):
+    with pytest.raises(UnknownName, match="Known sources: torchvision, timm, python, file, keras, builtin, zoo"):
         load_model("farm:cow")
 
 
@@ -493,4 +493,4 @@ def _this():
 
 def test_table():
     """The sources of the documentation, in its order."""
-    assert list(MODEL_SOURCES) == ["torchvision", "timm", "python", "file", "builtin"]
+    assert list(MODEL_SOURCES) == ["torchvision", "timm", "python", "file", "keras", "builtin"]

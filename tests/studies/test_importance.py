@@ -2,19 +2,45 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from typing import get_args
 
 import numpy as np
 import pytest
 import torch
 import xarray as xr
+from scipy import stats
 from torch import nn
 
 import neuronscope as ns
+from neuronscope import checkpoint
+from neuronscope.errors import PortionDone
+from neuronscope.executors import Processes
+from neuronscope.maths.importance import inf_fs
 from neuronscope.result import open_result, same
-from neuronscope.studies.importance import RULES
+from neuronscope.studies.importance import RULES, plan_importance
+from neuronscope.steps.silence import donors
+from neuronscope.studies.importance.evidence import (
+    Evidence,
+    few_rows,
+    gather,
+    look_groups,
+    looking,
+    walk_groups,
+    walking,
+)
+from neuronscope.studies.importance.games import game_images
+from neuronscope.studies.importance.reuse import halvings
+from neuronscope.studies.importance.rules import HALVED, choose_units, score_units
+from neuronscope.studies.importance.setting import Setting, settle
 from neuronscope.studies.importance.spec import Rule
+from neuronscope.studies.importance.study import Found, decide
+from neuronscope.studies.importance.variants import Case, all_cases, layer_cases, random_members, sizes
+from neuronscope.studies.importance.verify import try_layer, try_networks
+from neuronscope.sweep import planned
 
 CLASSES = ("a", "b", "c", "d", "none")
 SHOWN = 4  # classes that have images
@@ -217,3 +243,1022 @@ def test_saving_and_opening_changes_nothing(planted, tmp_path):
     opened = open_result(planted.save(tmp_path / "r.zarr"))
     assert same(opened, planted)
     assert ns.open(tmp_path / "r.zarr").view is planted.view
+
+
+class Small(nn.Module):
+    """Two layers of units that are taught a little, so that classes hang on several units and some are confused."""
+
+    def __init__(self) -> None:  # noqa: D107 the class says it
+        super().__init__()
+        torch.manual_seed(3)
+        self.conv = nn.Conv2d(1, 6, 3, stride=2)
+        self.act = nn.ReLU()
+        self.flat = nn.Flatten()
+        self.hidden = nn.Linear(54, 8)
+        self.top = nn.ReLU()
+        self.head = nn.Linear(8, len(CLASSES))
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        """Logits."""
+        return self.head(self.top(self.hidden(self.flat(self.act(self.conv(image))))))
+
+
+LAYERS = ("act", "top")
+SIZES = (6, 8)
+
+
+def blurred(images: int, *, seed: int = 5) -> ns.Data:
+    """Quadrants that are hard to tell, in an order by class, with a few images of unknown class."""
+    rng = np.random.default_rng(seed)
+    base = quadrants(images, seed=seed)
+    order = np.argsort(base.labels, kind="stable")
+    noise = rng.integers(0, 250, (images, 1, 8, 8))
+    pixels = (0.35 * base.pixels.numpy()[order] + 0.65 * noise).astype(np.uint8)
+    labels = base.labels[order].copy()
+    labels[[7, images - 2]] = -1
+    return ns.data_from_arrays(torch.from_numpy(pixels), labels, name="blurred", classes=CLASSES)
+
+
+@pytest.fixture(scope="module")
+def small() -> ns.Subject:
+    """A network that makes mistakes."""
+    network, lesson = Small(), blurred(240, seed=9)
+    known = torch.from_numpy(lesson.labels) >= 0
+    images = ns.Preprocess(channels=1).batch(lesson.pixels)[known]
+    labels = torch.from_numpy(lesson.labels)[known]
+    teacher = torch.optim.Adam(network.parameters(), lr=0.02)
+    for _ in range(25):
+        teacher.zero_grad()
+        nn.functional.cross_entropy(network(images), labels).backward()
+        teacher.step()
+    return subject_of(network, name="small")
+
+
+@pytest.fixture(scope="module")
+def hard() -> ns.Data:
+    """Images for it."""
+    return blurred(120)
+
+
+@dataclass(frozen=True)
+class Known:
+    """A study half-way: what was settled, gathered and decided."""
+
+    setting: Setting
+    evidence: Evidence
+    found: Found
+
+    @property
+    def images(self) -> torch.Tensor:
+        """The selection images as the network gets them."""
+        return self.setting.subject.preprocess.batch(self.setting.selection.pixels)
+
+    @property
+    def labels(self) -> np.ndarray:
+        """Their classes."""
+        return self.setting.selection.labels
+
+
+def half_way(subject: ns.Subject, data: ns.Data, spec: ns.ImportanceSpec, *, batch_size: int = 16) -> Known:
+    """Everything up to the choice of units."""
+    setting = settle(subject, data, spec, ns.Run(batch_size=batch_size))
+    evidence = gather(setting)
+    return Known(setting, evidence, decide(setting, evidence))
+
+
+TWINS: tuple[Rule, ...] = HALVED
+
+
+@pytest.fixture(scope="module")
+def known(small: ns.Subject, hard: ns.Data) -> Known:
+    """The rules that can be written down in a few lines, on that network."""
+    return half_way(small, hard, ns.ImportanceSpec(layers=LAYERS, rules=TWINS, path_steps=4, controls=0))
+
+
+def outputs_of(subject: ns.Subject, images: torch.Tensor, name: str) -> torch.Tensor:
+    """A layer's output, by a plain hook."""
+    kept = []
+    handle = subject.module.get_submodule(name).register_forward_hook(lambda _m, _i, out: kept.append(out))
+    subject.module(images)
+    handle.remove()
+    return kept[0]
+
+
+def unit_means(subject: ns.Subject, images: torch.Tensor, names: Sequence[str] = LAYERS) -> np.ndarray:
+    """(n, units of all layers): mean of each unit's map."""
+    tables = [outputs_of(subject, images, name).detach() for name in names]
+    return np.concatenate([table.reshape(*table.shape[:2], -1).double().mean(2).numpy() for table in tables], axis=1)
+
+
+def test_moments_of_any_parts_are_those_of_their_images(known):
+    """Whichever random parts are put together: counts, means and variances by class are those of these images."""
+    values, groups = unit_means(known.setting.subject, known.images), known.setting.groups
+    table = known.evidence.tables["mean"]
+    assert set(groups[groups >= 0] % 8) == set(range(8))
+    np.testing.assert_array_equal(groups[groups >= 0] // 8, known.labels[groups >= 0])
+    for number in range(256):
+        parts = (number >> np.arange(8) & 1).astype(bool)
+        found = table.over(parts)
+        for c in range(len(CLASSES)):
+            own = values[(known.labels == c) & parts[groups % 8]]
+            assert found.counts[c] == len(own)
+            if len(own):
+                np.testing.assert_allclose(found.means[:, c], own.mean(axis=0), rtol=1e-5, atol=1e-7)
+                np.testing.assert_allclose(found.variances[:, c], own.var(axis=0), rtol=1e-4, atol=1e-7)
+            else:
+                assert np.isnan(found.means[:, c]).all()
+
+
+def gradients_of(subject: ns.Subject, images: torch.Tensor, value, name: str) -> tuple[torch.Tensor, torch.Tensor]:
+    """Output of a layer and the gradient of a value of the logits with respect to it."""
+    kept = []
+    handle = subject.module.get_submodule(name).register_forward_hook(lambda _m, _i, out: kept.append(out))
+    with torch.enable_grad():
+        logits = subject.module(images.clone().requires_grad_())
+        (slope,) = torch.autograd.grad(value(logits).sum(), kept[0])
+    handle.remove()
+    return kept[0].detach(), slope
+
+
+def per_image(known: Known, rule: str) -> np.ndarray:
+    """(n, units): what a rule averages over the images of a class, written down plainly."""
+    subject, images = known.setting.subject, known.images
+    label = torch.from_numpy(known.labels).clamp_min(0)
+    rows = torch.arange(len(label))
+
+    def own(logits):
+        return logits[rows, label]
+
+    values = {
+        "gradient": own,
+        "gradient-contrast": lambda logits: own(logits) - (logits.sum(1) - own(logits)) / (logits.shape[1] - 1),
+        "taylor": lambda logits: nn.functional.cross_entropy(logits, label, reduction="none"),
+    }
+    tables = []
+    for name in LAYERS:
+        if rule in values:
+            output, slope = gradients_of(subject, images, values[rule], name)
+            pull = (output * slope).flatten(2).sum(2) if output.ndim > 2 else output * slope
+            tables.append(pull.abs() if rule == "taylor" else pull)
+        elif rule == "ablation":
+            plain = own(subject.module(images)).detach()
+            falls = []
+            for unit in range(subject.layer(name).units):
+                gone = ns.UnitSet(name, subject.layer(name).units, (unit,))
+                with ns.edited(subject, [ns.drop(gone)]):
+                    falls.append(plain - own(subject.module(images)).detach())
+            tables.append(torch.stack(falls, dim=1))
+        else:
+            steps = [gradients_of(subject, images * k / 4, own, name) for k in range(5)]
+            ends = list(itertools.pairwise(steps))
+            if rule == "influence":
+                total = sum((before + after) / 2 / 4 for (_, before), (_, after) in ends)
+            else:
+                total = sum((now - past) * (before + after) / 2 for (past, before), (now, after) in ends)
+            tables.append(total.reshape(*total.shape[:2], -1).sum(2))
+    return torch.cat(tables, dim=1).double().numpy()
+
+
+def plain_scores(known: Known, rule: str, chosen: np.ndarray) -> np.ndarray:
+    """A rule's scores from the chosen selection images, by loops over units and classes."""
+    labels = np.where(chosen, known.labels, -1)
+    present = [c for c in range(len(CLASSES)) if (labels == c).any()]
+    scores = np.full((sum(SIZES), len(CLASSES)), np.nan)
+    if rule in ("thresholding", "masking", "activation", "selectivity"):
+        values = unit_means(known.setting.subject, known.images)
+        for unit, c in itertools.product(range(sum(SIZES)), present):
+            mine = values[labels == c, unit]
+            rest = [values[labels == other, unit] for other in present if other != c]
+            others = np.mean([one.mean() for one in rest])
+            if rule == "activation":
+                scores[unit, c] = mine.mean()
+            elif rule == "thresholding":
+                spread = values[labels >= 0, unit].std()
+                scores[unit, c] = (mine.mean() - others) / spread if spread else np.nan
+            elif rule == "masking":
+                squared = mine.var(ddof=1) / len(mine)
+                squared += sum(one.var(ddof=1) / len(one) for one in rest) / len(rest) ** 2
+                scores[unit, c] = (mine.mean() - others) / np.sqrt(squared) if squared else np.nan
+            elif mine.mean() + others > 0:
+                scores[unit, c] = (mine.mean() - others) / (mine.mean() + others)
+        return scores
+    values = per_image(known, rule)
+    for c in present:
+        scores[:, c] = values[labels == c].mean(axis=0)
+    if rule == "taylor":
+        for place in (slice(0, 6), slice(6, 14)):
+            scores[place] /= np.sqrt((scores[place] ** 2).sum(axis=0))
+    return scores
+
+
+@pytest.mark.parametrize("rule", TWINS)
+def test_scores_are_those_of_a_plain_loop(known, rule):
+    """Every rule equals its definition, on all selection images and on the halves that reuse is told from."""
+    groups = known.setting.groups
+    np.testing.assert_allclose(
+        known.found.scores[rule], plain_scores(known, rule, groups >= 0), rtol=2e-4, atol=2e-6, equal_nan=True
+    )
+    half = np.array([True, False, False, True, True, False, True, False])
+    for parts in (half, ~half):
+        found = score_units(known.setting, known.evidence, rule, parts=parts)
+        expected = plain_scores(known, rule, (groups >= 0) & parts[groups % 8])
+        np.testing.assert_allclose(found, expected, rtol=2e-4, atol=2e-6, equal_nan=True)
+        members = choose_units(known.setting, known.evidence, found, rule, parts=parts).members
+        for place, c in itertools.product(known.setting.places, range(SHOWN)):
+            size = place.stop - place.start
+            best = np.argsort(-found[place, c], kind="stable")[: int(np.ceil(0.3 * size))]
+            assert set(np.flatnonzero(members[place, c])) == set(best[~np.isnan(found[place, c][best])])
+
+
+def test_the_classless_rule_hands_scores_back_through_absolute_weights(small, hard):
+    """NISP of a layer is the absolute weights after it, transposed, times the scores of the next layer."""
+    known = half_way(small, hard, ns.ImportanceSpec(layers=LAYERS, rules=("nisp",), controls=0))
+    scores = known.found.scores["nisp"]
+    start = inf_fs(unit_means(small, known.images, ("top",)))
+    np.testing.assert_allclose(scores[6:, 0], start, rtol=1e-4)
+    block = small.module.hidden.weight.detach().double().abs().numpy().reshape(8, 6, 9)
+    np.testing.assert_allclose(scores[:6, 0], np.einsum("abp,a->b", block, start), rtol=1e-4)
+
+
+def test_shapley_values_are_those_of_all_orders(small, hard):
+    """Sampled values lie around the exact ones, which are averages over all sets of the other units."""
+    spec = ns.ImportanceSpec(
+        layers=("act",), rules=("shapley",), controls=0, shapley_images=24, shapley_permutations=2000, shapley_top=5
+    )
+    known = half_way(small, hard, spec)
+    sample = game_images(known.setting)
+    assert np.bincount(sample.labels, minlength=4).tolist() == [6, 6, 6, 6]
+    images = small.preprocess.batch(sample.pixels)
+
+    def right(members: tuple[int, ...]) -> np.ndarray:
+        with torch.inference_mode(), ns.edited(small, [ns.keep(ns.UnitSet("act", 6, members))]):
+            return small.module(images).argmax(1).numpy() == sample.labels
+
+    worth = {
+        members: [right(members)[sample.labels == c].mean() for c in range(SHOWN)]
+        for size in range(7)
+        for members in itertools.combinations(range(6), size)
+    }
+    exact = np.zeros((6, SHOWN))
+    for unit in range(6):
+        for members in worth:
+            if unit not in members:
+                weight = math.factorial(len(members)) * math.factorial(5 - len(members)) / math.factorial(6)
+                exact[unit] += weight * (np.array(worth[tuple(sorted((*members, unit)))]) - worth[members])
+    played = known.found.played
+    wide = 2 * (played.high - played.low)[:, 1:] + 0.03  # walks may end early within a tolerance of 0.02
+    assert (np.abs(played.value[:, 1:] - exact) <= wide).all()
+    np.testing.assert_array_equal(known.found.scores["shapley"][:, :4], played.value[:, 1:])
+    assert np.isnan(known.found.scores["shapley"][:, 4]).all()
+
+
+@pytest.fixture(scope="module")
+def told(small: ns.Subject, hard: ns.Data) -> ns.Result:
+    """The study on the network that makes mistakes."""
+    return ns.run_importance(small, hard, TOLD, run=ns.Run(batch_size=16))
+
+
+TOLD = ns.ImportanceSpec(
+    layers=LAYERS, rules=("thresholding", "masking"), controls=20, layer_controls=20, curves=4, halves=3, budget=0.4
+)
+
+
+def logits_with(subject: ns.Subject, images: torch.Tensor, edits: Sequence[ns.Edit]) -> torch.Tensor:
+    """What an edited network says."""
+    with torch.inference_mode(), ns.edited(subject, list(edits)):
+        return subject.module(images)
+
+
+@pytest.fixture(scope="module")
+def report(small: ns.Subject, hard: ns.Data) -> tuple[torch.Tensor, np.ndarray]:
+    """The labelled report images of that study as the network gets them, and their classes."""
+    data = settle(small, hard, TOLD, ns.Run()).report
+    known = np.flatnonzero(data.labels >= 0)
+    return small.preprocess.batch(data.pixels[known]), data.labels[known]
+
+
+def dropping(gone: np.ndarray) -> list[ns.Edit]:
+    """Units of both layers silenced."""
+    first, second = np.flatnonzero(gone[:6]).tolist(), np.flatnonzero(gone[6:]).tolist()
+    return [ns.drop(ns.UnitSet("act", 6, tuple(first))), ns.drop(ns.UnitSet("top", 8, tuple(second)))]
+
+
+def test_subnetworks_are_those_of_edited_forward_passes(told, small, report):
+    """Accuracies, changes, labels and confusion tables equal plain passes through the network with units dropped."""
+    images, labels = report
+    found = told.tree["subnetworks"].to_dataset()
+    member = told.table["member"].to_numpy().astype(bool)
+    before = logits_with(small, images, []).argmax(1).numpy()
+    assert 0.4 < (before == labels).mean() < 1.0, "mistakes are needed here"
+    np.testing.assert_allclose(found["intact_full"], (before == labels).mean())
+    for r, k in itertools.product(range(2), range(SHOWN)):
+        own = labels == k
+        kept = logits_with(small, images, dropping(~member[:, r, k])).argmax(1).numpy()
+        left = logits_with(small, images, dropping(member[:, r, k])).argmax(1).numpy()
+        one = found.isel({"rule": r, "class": k})
+        informed = (kept[own] == k).mean() - (kept[~own] == k).mean()
+        precision = (kept[own] == k).sum() / max((kept == k).sum(), 1)
+        fall_own = ((left == labels)[own].mean()) - (before == labels)[own].mean()
+        fall_others = ((left == labels)[~own].mean()) - (before == labels)[~own].mean()
+        expected = {
+            "size": member[:, r, k].sum(),
+            "keep_own": (kept[own] == k).mean(),
+            "keep_full": (kept == labels).mean(),
+            "keep_precision": precision,
+            "keep_informedness": informed,
+            "modularity_b": (kept[own] == k).mean() * precision,
+            "keep_labels": len(np.unique(kept)),
+            "drop_own": fall_own,
+            "drop_others": fall_others,
+            "drop_selective": fall_others - fall_own,
+            "intact": (before == labels)[own].mean(),
+            "images": own.sum(),
+        }
+        for name, value in expected.items():
+            assert float(one[name]) == pytest.approx(value, abs=1e-12), name
+        changes = [(left == labels)[labels == c].mean() - (before == labels)[labels == c].mean() for c in range(SHOWN)]
+        np.testing.assert_allclose(one["change"], changes, atol=1e-12)
+        for name, said, base in (("keep_confusion", kept, None), ("drop_confusion_change", left, before)):
+            table = np.zeros((SHOWN, SHOWN + 1), dtype=int)
+            np.add.at(table, (labels, said), 1)
+            if base is not None:
+                np.add.at(table, (labels, base), -1)
+            np.testing.assert_array_equal(one[name], table, err_msg=name)
+        assert one["labels"].to_numpy().tolist() == [int(c in kept) for c in range(SHOWN)] + [int(4 in kept)]
+
+
+def test_random_sets_have_the_sizes_of_what_they_are_held_against(told, small, hard, report):
+    """The controls' mean and p-value are those of as many random units in each layer, silenced and told plainly."""
+    images, labels = report
+    setting = settle(small, hard, TOLD, ns.Run(batch_size=16))
+    member = told.table["member"].to_numpy().astype(bool)
+    counts = sizes(setting, member[:, 0, 1])
+    assert counts == (3, 4)
+    drawn = random_members(setting, counts, draws=20)
+    assert (drawn[:, :6].sum(axis=1) == 3).all()
+    assert (drawn[:, 6:].sum(axis=1) == 4).all()
+    assert len({row.tobytes() for row in drawn}) > 15
+    own = labels == 1
+    before = (logits_with(small, images, []).argmax(1).numpy() == labels).astype(float)
+    falls = []
+    for gone in drawn:
+        after = logits_with(small, images, dropping(gone)).argmax(1).numpy() == labels
+        falls.append((after - before)[~own].mean() - (after - before)[own].mean())
+    one = told.tree["subnetworks"].to_dataset().isel({"rule": 0, "class": 1})
+    assert float(one["drop_selective_random"]) == pytest.approx(np.mean(falls))
+    spread = np.std(falls, ddof=1) * np.sqrt(1 + 1 / 20)
+    t = (float(one["drop_selective"]) - np.mean(falls)) / spread
+    limit = stats.t.ppf(0.975, 19) * spread
+    assert float(one["drop_selective_random_high"]) == pytest.approx(np.mean(falls) + limit)
+    p = told.tree["subnetworks"]["drop_selective_q"].to_numpy()
+    assert stats.t.sf(t, 19) <= p[0, 1] + 1e-12
+
+
+def test_curves_of_a_layer_are_those_of_units_taken_out_one_after_another(told, small, report):
+    """Balanced accuracy along a ranking, its area, and the area between, from plain passes."""
+    images, labels = report
+    found = told.tree["layers"].to_dataset().isel(layer=0)
+    assert found["layer_name"].item() == "top"
+    score = told.table["score"].to_numpy()[6:]
+    for r, k in itertools.product(range(2), (0, 3)):
+        order = np.argsort(-np.nan_to_num(score[:, r, k], nan=-np.inf), kind="stable")
+        curves = {"deletion": [], "insertion": []}
+        for step in range(5):
+            best = order[: round(step * 8 / 4)]
+            for name, gone in (("deletion", best), ("insertion", np.setdiff1d(order, best))):
+                edits = [ns.drop(ns.UnitSet("top", 8, tuple(sorted(gone.tolist()))))]
+                says = logits_with(small, images, edits).argmax(1).numpy() == k
+                curves[name].append((says[labels == k].mean() + (~says)[labels != k].mean()) / 2)
+        one = found.isel({"rule": r, "class": k})
+        for name, heights in curves.items():
+            np.testing.assert_allclose(one[name], heights, atol=1e-12, err_msg=name)
+        gap = np.array(curves["insertion"]) - np.array(curves["deletion"])
+        assert float(one["between"]) == pytest.approx((gap[:-1] + gap[1:]).mean() / 2)
+        assert float(one["between_low"]) <= float(one["between"]) <= float(one["between_high"])
+
+
+def test_falls_of_single_units_and_their_tests(told, small, report):
+    """Means, Student's limits and q-values of silencing units alone; McNemar's from counted gains and losses."""
+    images, labels = report
+    table = told.table
+    base = logits_with(small, images, [])
+    p = np.full((14, SHOWN), np.nan)
+    for row, (layer, size, unit) in enumerate([("act", 6, u) for u in range(6)] + [("top", 8, u) for u in range(8)]):
+        after = logits_with(small, images, [ns.drop(ns.UnitSet(layer, size, (unit,)))])
+        for c in range(SHOWN):
+            own = labels == c
+            fall = (base - after)[own, c].double().numpy()
+            was, now = base.argmax(1).numpy()[own] == c, after.argmax(1).numpy()[own] == c
+            assert float(table["logit_fall"][row, c]) == pytest.approx(fall.mean(), rel=1e-4, abs=1e-6)
+            assert float(table["accuracy_fall"][row, c]) == pytest.approx(was.mean() - now.mean(), abs=1e-9)
+            half = stats.t.ppf(0.975, own.sum() - 1) * fall.std(ddof=1) / np.sqrt(own.sum())
+            assert float(table["logit_fall_high"][row, c]) == pytest.approx(fall.mean() + half, rel=1e-3, abs=1e-5)
+            lost, gained = int((was & ~now).sum()), int((~was & now).sum())
+            p[row, c] = stats.binomtest(lost, lost + gained).pvalue if lost + gained else 1.0
+    np.testing.assert_allclose(table["accuracy_fall_q"], stats.false_discovery_control(p.ravel()).reshape(p.shape))
+    falls = table["accuracy_fall"].to_numpy()
+    assert (falls > 0).any()
+    np.testing.assert_allclose(table["largest_fall"], falls.max(axis=1))
+    worst = table["largest_fall_class"].to_numpy()
+    np.testing.assert_allclose(falls[np.arange(14), worst], falls.max(axis=1))
+    np.testing.assert_allclose(table["largest_fall_q"], table["accuracy_fall_q"].to_numpy()[np.arange(14), worst])
+
+
+def test_connections_are_the_strongest_between_members(told, small):
+    """Weight times mean activation between chosen units of neighbouring layers, and to the class's output."""
+    edges = told.tree["edges"].to_dataset()
+    assert edges["layer_name"].to_numpy().tolist() == ["act", "top", "head"]
+    table = told.table
+    member, means = table["member"].to_numpy()[:, 0].astype(bool), table["class_mean"].to_numpy()
+    hidden = small.module.hidden.weight.detach().double().reshape(8, 6, 9).mean(2).numpy()
+    head = small.module.head.weight.detach().double().numpy()
+    expected = set()
+    for k in range(SHOWN):
+        for before, after in itertools.product(range(6), range(8)):
+            strength = hidden[after, before] * means[before, k]
+            if member[before, k] and member[6 + after, k] and strength:
+                expected.add((k, 0, 1, before, after, round(float(strength), 6)))
+        for before in range(8):
+            strength = head[k, before] * means[6 + before, k]
+            if member[6 + before, k] and strength:
+                expected.add((k, 1, 2, before, k, round(float(strength), 6)))
+    names = ("class_number", "before", "after", "unit_before", "unit_after", "strength")
+    rows = zip(*(edges[name].to_numpy().tolist() for name in names), strict=True)
+    assert {(*row[:5], round(row[5], 6)) for row in rows} == expected
+
+
+def test_reuse_is_that_of_choosing_again_from_half_of_the_images(told, small, hard):
+    """Agreement within a class is the mean over halvings of what the two halves' choices share beyond chance."""
+    known = half_way(small, hard, TOLD)
+    halves = halvings(8, most=3, rng=known.setting.run.generator("importance", "halves"))
+    assert told.tree["reuse"]["halvings"].item() == 3
+    groups = known.setting.groups
+    for number, place in enumerate(known.setting.places):
+        units, agreed = place.stop - place.start, []
+        for half in halves:
+            sets = []
+            for parts in (half, ~half):
+                scores = plain_scores(known, "thresholding", (groups >= 0) & parts[groups % 8])[place, :SHOWN]
+                best = np.argsort(-np.nan_to_num(scores, nan=-np.inf), axis=0, kind="stable")
+                best = best[: int(np.ceil(0.4 * units))]
+                sets.append([set(best[:, c][~np.isnan(scores[best[:, c], c])].tolist()) for c in range(SHOWN)])
+            for c in range(SHOWN):
+                one, other = sets[0][c], sets[1][c]
+                chance, most = len(one) * len(other) / units, min(len(one), len(other))
+                agreed.append((len(one & other) - chance) / (most - chance))
+        assert told.tree["reuse"]["within"].to_numpy()[number] == pytest.approx(np.mean(agreed))
+    member = told.table["member"].to_numpy()[:, 0].astype(bool)
+    common = member[:6].astype(int).T @ member[:6].astype(int)
+    np.testing.assert_array_equal(told.tree["reuse"]["common"].to_numpy()[0], common)
+    assert told.table["reuse"].to_numpy().tolist() == member.sum(axis=1).tolist()
+
+
+KINDS = ("zero", "mean", "other-mean", "resample", "constant")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_silenced_units_give_what_was_asked_for(small, hard, kind):
+    """Every way of silencing, in sub-networks, in a layer alone and unit by unit, equals a forward pass by hand."""
+    spec = ns.ImportanceSpec(layers=LAYERS, rules=("activation", "ablation"), silence=kind, controls=0, layer_controls=0)
+    known = half_way(small, hard, spec, batch_size=200)
+    setting, selection = known.setting, known.setting.selection
+    values = unit_means(small, known.images)
+    donor = donors(torch.arange(len(selection)), seed=0)
+
+    def by_hand(images: torch.Tensor, gone: np.ndarray, c: int | None, lender: torch.Tensor, label) -> torch.Tensor:
+        """Logits with units silenced for questions about class c, or about each image's own class."""
+
+        def replaced(output: torch.Tensor, place: slice) -> torch.Tensor:
+            output = output.clone()
+            for unit in np.flatnonzero(gone[place]):
+                own = values[:, place][:, unit]
+                if kind == "zero":
+                    output[:, unit] = 0
+                elif kind == "constant":
+                    output[:, unit] = 1.0
+                elif kind == "mean":
+                    output[:, unit] = own[known.labels >= 0].mean()
+                elif kind == "resample":
+                    output[:, unit] = output[lender, unit].clone()
+                else:
+                    for row in range(len(output)):
+                        asked = c if c is not None else label[row]
+                        output[row, unit] = own[(known.labels >= 0) & (known.labels != asked)].mean()
+            return output
+
+        with torch.inference_mode():
+            net = small.module
+            first = replaced(net.act(net.conv(images)), setting.places[0])
+            return net.head(replaced(net.top(net.hidden(net.flat(first))), setting.places[1]))
+
+    report = setting.report
+    images = small.preprocess.batch(report.pixels)
+    lender = donors(torch.arange(len(report)), seed=0)
+    said = try_networks(setting, all_cases(setting, known.found.choices, known.evidence.silenced, None))
+    cases = all_cases(setting, known.found.choices, known.evidence.silenced, None)
+    labelled = report.labels >= 0
+    for place, case in enumerate(cases[1:], start=1):
+        members = known.found.choices[case.rule].members[:, case.class_number]
+        gone = ~members if case.kind == "keep" else members
+        expected = by_hand(images, gone, case.class_number, lender, None).argmax(1).numpy()
+        np.testing.assert_array_equal(said.predicted[:, place], expected[labelled], err_msg=f"{kind} {case.kind}")
+
+    order = np.argsort(-np.nan_to_num(known.found.scores["activation"][6:], nan=-np.inf), axis=0, kind="stable")
+    choices = {"activation": known.found.choices["activation"]}
+    tried, masks = layer_cases(setting, 1, choices, {"activation": order}, known.evidence.silenced.at(setting.places[1]))
+    alone = try_layer(setting, 1, masks)
+    for place, case in enumerate(tried):
+        if case.kind in ("drop", "keep"):
+            members = known.found.choices["activation"].members[:, case.class_number].copy()
+            gone = members if case.kind == "drop" else ~members
+            gone[:6] = False
+            expected = by_hand(images, gone, case.class_number, lender, None).argmax(1).numpy()
+            np.testing.assert_array_equal(alone.predicted[:, place], expected[labelled])
+
+    scores = known.found.scores["ablation"]
+    rows = few_rows(selection, setting)
+    label = selection.labels[rows]
+    assert (label >= 0).all()
+    few, lender = known.images[rows], donors(torch.arange(len(rows)), seed=0)
+    plain = by_hand(few, np.zeros(14, dtype=bool), None, lender, label)
+    for unit in range(14):
+        gone = np.arange(14) == unit
+        fall = (plain - by_hand(few, gone, None, lender, label)).numpy()[np.arange(len(rows)), label]
+        for c in range(SHOWN):
+            assert scores[unit, c] == pytest.approx(fall[label == c].mean(), rel=1e-3, abs=1e-5)
+    assert len(donor) == len(selection)
+
+
+class Normed(nn.Module):
+    """A nonlinearity that a normalisation follows, and a residual stream."""
+
+    def __init__(self) -> None:  # noqa: D107 the class says it
+        super().__init__()
+        torch.manual_seed(1)
+        self.stem = nn.Conv2d(1, 8, 3, stride=2)
+        self.first = nn.ReLU()
+        self.bn = nn.BatchNorm2d(8)
+        self.inner = nn.Conv2d(8, 8, 3, padding=1)
+        self.second = nn.ReLU()
+        self.outer = nn.Conv2d(8, 8, 3, padding=1)
+        self.bn2 = nn.BatchNorm2d(8)
+        self.last = nn.ReLU()
+        self.head = nn.Linear(8, len(CLASSES))
+        for norm in (self.bn, self.bn2):
+            nn.init.normal_(norm.weight, 1.0, 0.3)
+            nn.init.normal_(norm.bias, 0.0, 0.5)
+            norm.running_mean.normal_(0.0, 0.2)
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        """Logits."""
+        stream = self.bn(self.first(self.stem(image)))
+        branch = self.bn2(self.outer(self.second(self.inner(stream))))
+        return self.head(self.last(branch + stream).mean((2, 3)))
+
+
+def test_units_are_silenced_after_a_normalisation_that_follows(hard):
+    """A unit of a ReLU before batch normalisation is silenced after it, where a zero stays a zero."""
+    subject = subject_of(Normed(), name="normed")
+    spec = ns.ImportanceSpec(
+        layers=("first", "second"), rules=("thresholding",), controls=0, alone=("none",), ablate=("first",)
+    )
+    result = ns.run_importance(subject, hard, spec)
+    network = result.tree["network"].to_dataset()
+    assert network["silenced_at"].to_numpy().tolist() == ["bn", "second"]
+    report = settle(subject, hard, spec, ns.Run()).report
+    known = report.labels >= 0
+    images, labels = subject.preprocess.batch(report.pixels[torch.from_numpy(known)]), report.labels[known]
+    net = subject.module
+    member = result.table["member"].to_numpy()[:, 0].astype(bool)
+    with torch.inference_mode():
+        stream = net.bn(net.first(net.stem(images)))
+
+        def rest(stream: torch.Tensor, gone: np.ndarray) -> np.ndarray:
+            inner = net.second(net.inner(stream))
+            inner[:, np.flatnonzero(gone)] = 0
+            return net.head(net.last(net.bn2(net.outer(inner)) + stream).mean((2, 3))).numpy()
+
+        for k in range(SHOWN):
+            gone = stream.clone()
+            gone[:, np.flatnonzero(member[:8, k])] = 0
+            left = rest(gone, member[8:, k]).argmax(1)
+            right = rest(stream, np.zeros(8, dtype=bool)).argmax(1) == labels
+            expected = ((left == labels) - right.astype(float))[labels == k].mean()
+            assert float(result.tree["subnetworks"]["drop_own"][0, k]) == pytest.approx(expected)
+        for unit in range(8):
+            gone = stream.clone()
+            gone[:, unit] = 0
+            fall = rest(stream, np.zeros(8, dtype=bool)) - rest(gone, np.zeros(8, dtype=bool))
+            for k in range(SHOWN):
+                found = float(result.table["logit_fall"][unit, k])
+                assert found == pytest.approx(fall[labels == k, k].mean(), rel=1e-3, abs=1e-5)
+
+
+def test_layers_that_are_added_are_chosen_together_where_asked(hard):
+    """Channels that a skip connection adds are the same in all its layers under `joint`, and may differ otherwise."""
+    subject = subject_of(Normed(), name="normed")
+    found = {}
+    for way in ("joint", "separate"):
+        spec = ns.ImportanceSpec(
+            layers=("bn", "second", "bn2", "last"), rules=("thresholding",), controls=0, coupled=way, budget=0.25
+        )
+        known = half_way(subject, hard, spec)
+        assert known.setting.coupled == ((0, 2, 3),)
+        found[way] = known.found.choices["thresholding"].members.reshape(4, 8, len(CLASSES))[..., :SHOWN]
+        assert (found[way].sum(axis=1) == 2).all()
+    np.testing.assert_array_equal(found["joint"][0], found["joint"][2])
+    np.testing.assert_array_equal(found["joint"][0], found["joint"][3])
+    np.testing.assert_array_equal(found["joint"][1], found["separate"][1])
+    assert (found["separate"][0] != found["separate"][2]).any()
+
+
+QUICK = ns.ImportanceSpec(
+    layers=("act",), rules=("thresholding",), controls=0, layer_controls=0, ablate=("none",), alone=("none",), halves=2
+)
+
+
+def with_(spec: ns.ImportanceSpec, **changes) -> ns.ImportanceSpec:
+    """Some other options."""
+    return replace(spec, **changes)
+
+
+@pytest.mark.parametrize("share", [0.3, 0.5])
+def test_no_image_both_chooses_and_reports(small, hard, share):
+    """Selection and report are disjoint, together all images, every class divided alike, in an order without pattern."""
+    setting = settle(small, hard, with_(QUICK, report_share=share), ns.Run())
+    selection, report = setting.selection, setting.report
+    assert not set(selection.ids) & set(report.ids)
+    assert set(selection.ids) | set(report.ids) == set(hard.ids)
+    for c in range(SHOWN):
+        many = (hard.labels == c).sum()
+        assert (report.labels == c).sum() == round(share * many)
+    for part in (selection, report):  # the images came sorted by class: batches must not
+        assert len(np.unique(part.labels[:16])) >= SHOWN
+
+
+def test_the_seed_decides_the_split_and_nothing_else_does(small, hard):
+    """The same seed gives the same parts and the same result to the bit, another seed other parts."""
+    first, again, other = (settle(small, hard, QUICK, ns.Run(seed=seed)) for seed in (0, 0, 1))
+    assert first.report.ids == again.report.ids
+    assert set(first.report.ids) != set(other.report.ids)
+    np.testing.assert_array_equal(first.groups, again.groups)
+    spec = with_(QUICK, controls=20, ablate=(), alone=(), layer_controls=20, curves=3)
+    one, two = (ns.run_importance(small, hard, spec, run=ns.Run(batch_size=16, workers=w)) for w in (1, 2))
+    assert one.tree.identical(two.tree)
+
+
+def test_other_images_to_report_on(small, tmp_path):
+    """Images of `report_data` report, all images given choose; the same ones, or some of them, are refused."""
+    digits = ns.load_data("digits", limit=60)
+    subject = subject_of(Small10(), classes=digits.classes, name="small")
+    spec = with_(QUICK, report_data="digits")
+    with pytest.raises(ns.InputError, match="60 images of .* are in .* too"):
+        ns.run_importance(subject, digits, spec)
+    with pytest.raises(ns.InputError, match="same images as --data"):
+        ns.run_importance(subject, ns.load_data("digits"), spec)
+    with pytest.raises(ns.InputError, match="leave out --report-data"):
+        settle(subject, digits, with_(spec, legacy=("same-images",)), ns.Run())
+
+
+class Small10(Small):
+    """The same for ten classes."""
+
+    def __init__(self) -> None:  # noqa: D107 the class says it
+        super().__init__()
+        self.head = nn.Linear(8, 10)
+
+
+def test_the_same_images_only_where_it_is_said(small, hard):
+    """The deviation `same-images` chooses and reports on all images, and the result says so."""
+    spec = with_(QUICK, legacy=("same-images",))
+    result = ns.run_importance(small, hard, spec)
+    assert result.provenance.legacy == ("same-images",)
+    assert result.provenance.images == len(hard)
+    assert int(result.tree["subnetworks"]["report_images"]) == int((hard.labels >= 0).sum())
+    setting = settle(small, hard, spec, ns.Run())
+    assert set(setting.selection.ids) == set(setting.report.ids) == set(hard.ids)
+
+
+def test_classes_are_asked_for_by_name_or_number_and_do_not_change_each_other(small, hard):
+    """A class's scores, units and verdicts are the same whichever other classes are looked at."""
+    spec = with_(QUICK, rules=("thresholding", "masking", "taylor"), alone=(), curves=3)
+    whole, few = (
+        ns.run_importance(small, hard, with_(spec, which_class=names)) for names in ((), ("d", "1"))
+    )
+    assert whole.table["class_name"].to_numpy().tolist() == ["a", "b", "c", "d"]
+    assert few.table["class_name"].to_numpy().tolist() == ["d", "b"]
+    for name in ("score", "member", "class_mean", "mask"):
+        axis = whole.table[name].dims.index("class")
+        expected = whole.table[name].to_numpy().take([3, 1], axis=axis)
+        np.testing.assert_array_equal(few.table[name], expected, err_msg=name)
+    for group, name in itertools.product(("subnetworks", "layers"), ("drop_own", "drop_own_low", "keep_own")):
+        expected = whole.tree[group][name].to_numpy()[..., [3, 1]]
+        np.testing.assert_array_equal(few.tree[group][name], expected, err_msg=name)
+    expected = whole.tree["layers"]["between_low"].to_numpy()[..., [3, 1]]
+    np.testing.assert_array_equal(few.tree["layers"]["between_low"], expected)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"layers": ("akt",)}, "Closest: 'act'"),
+        ({"which_class": ("non",)}, "Closest: 'none'"),
+        ({"which_class": ("5",)}, "no class '5' among its 5"),
+        ({"which_class": ("none",)}, "class 'none' has 0 images"),
+        ({"legacy": ("same-image",)}, "Closest: 'same-images'"),
+        ({"ablate": ("top",)}, r"--ablate names 'top', which is not among the layers of the study \(act\)"),
+        ({"alone": ("topp",)}, "Closest: 'top'"),
+        ({"controls": 5}, "Give 20 or more, or 0"),
+        ({"layer_controls": 19}, "Give 20 or more, or 0"),
+    ],
+)
+def test_what_does_not_exist_is_refused_with_a_hint(small, hard, changes, message):
+    """Unknown layers, classes and deviations name the nearest; the message says what to do instead."""
+    with pytest.raises(ns.InputError, match=message):
+        ns.run_importance(small, hard, with_(QUICK, **changes))
+
+
+def test_data_that_does_not_belong_is_refused(small, hard):
+    """Labels beyond the outputs, no labels, too few images, a layer of one unit, a network without hidden units."""
+    names = tuple("abcdefgh")
+    beyond = replace(hard, labels=np.where(hard.labels == 3, 7, hard.labels), classes=names)
+    with pytest.raises(ns.InputError, match="do not belong together"):
+        ns.run_importance(small, beyond, QUICK)
+    with pytest.raises(ns.InputError, match="no labelled images"):
+        ns.run_importance(small, replace(hard, labels=np.full(len(hard), -1)), QUICK)
+    with pytest.raises(ns.InputError, match="no labelled images"):
+        ns.run_importance(small, hard.take([]), QUICK)
+    with pytest.raises(ns.InputError, match="expected at least 2 such classes"):
+        ns.run_importance(small, hard.take(np.flatnonzero(hard.labels == 1)), QUICK)
+    thin = nn.Sequential(nn.Conv2d(1, 1, 3), nn.ReLU(), nn.Flatten(), nn.Linear(36, 5))
+    with pytest.raises(ns.InputError, match="layer '1' has 1 unit"):
+        ns.run_importance(subject_of(thin), hard, with_(QUICK, layers=("1",)))
+    bare = nn.Sequential(nn.Flatten(), nn.Linear(64, 5))
+    with pytest.raises(ns.InputError, match="no layer with units before its output"):
+        ns.run_importance(subject_of(bare), hard, with_(QUICK, layers=()))
+
+
+def test_masks_and_edits_of_another_width_are_refused(small, hard):
+    """An edit made for a layer of another width does not run."""
+    setting = settle(small, hard, QUICK, ns.Run())
+    wrong = Case("drop", "", 0, (1,), 0, (ns.drop(ns.UnitSet("act", 9, (1,))),))
+    with pytest.raises(ns.InputError, match="made for 9 units"):
+        try_networks(setting, [wrong])
+
+
+def test_layers_default_to_activations_without_the_output(hard):
+    """The output layer is left out; a hidden layer with as many units as classes is not taken for it."""
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Flatten(), nn.Linear(64, 5), nn.ReLU(), nn.Linear(5, 5))
+    setting = settle(subject_of(network), hard, with_(QUICK, layers=()), ns.Run())
+    assert [layer.name for layer in setting.layers] == ["2"]
+
+
+class Winding(Small):
+    """A network whose path hangs on the values of the image."""
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        """Logits."""
+        hidden = self.top(self.hidden(self.flat(self.act(self.conv(image)))))
+        if float(hidden.detach().sum()) < -1:
+            hidden = hidden * 0
+        return self.head(hidden)
+
+
+def test_a_network_that_cannot_be_recorded_gives_the_same(small, hard, caplog):
+    """Without a record of its operations everything runs in full, says so, and gives the same answers."""
+    twin = Winding()
+    twin.load_state_dict(small.module.state_dict())
+    spec = with_(QUICK, layers=LAYERS, rules=("thresholding", "ablation"), ablate=("act",), alone=("top",), curves=2)
+    with caplog.at_level("INFO", logger="neuronscope"):
+        slow = ns.run_importance(subject_of(twin, name="winding"), hard, spec)
+    assert "is not certain" in caplog.text
+    fast = ns.run_importance(small, hard, spec)
+    for group in ("subnetworks", "units", "layers", "reuse"):
+        for name, values in fast.tree[group].data_vars.items():
+            np.testing.assert_allclose(slow.tree[group][name], values, rtol=1e-3, atol=1e-5, err_msg=str(name))
+
+
+class Counting(Winding):
+    """Counts the images that go through, in full."""
+
+    seen = 0
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        """Logits."""
+        Counting.seen += len(image)
+        return super().forward(image)
+
+
+EVERYTHING = with_(
+    QUICK,
+    layers=LAYERS,
+    rules=get_args(Rule),
+    ablate=("act",),
+    alone=("top",),
+    controls=20,
+    layer_controls=20,
+    curves=2,
+    path_steps=2,
+    shapley_permutations=2,
+    shapley_images=10,
+)
+
+
+@dataclass
+class Names:
+    """A listener that writes down the sweeps, and may end the study at one of them."""
+
+    fail_at: str = ""
+    names: list = field(default_factory=list)
+    totals: list = field(default_factory=list)
+    done: int = 0
+
+    def start(self, name, total):
+        """A sweep begins."""
+        self.names.append(name)
+        self.totals.append(total)
+        self.done = 0
+
+    def advance(self, images):
+        """Images are done."""
+        self.done += images
+        if self.fail_at and self.names[-1] == self.fail_at and self.done > 16:
+            message = "the power is gone"
+            raise RuntimeError(message)
+
+    def finish(self):
+        """A sweep ends."""
+
+
+def test_the_plan_is_what_the_run_does(hard):
+    """Every sweep is named with its images; the images that go through the network are those planned."""
+    twin = Counting()
+    subject = subject_of(twin, name="counting")
+    rules = ("gradient-contrast", "influence", "nisp", "ablation")
+    spec = with_(EVERYTHING, rules=rules, which_class=("a", "b"))
+    log = Names()
+    plan = plan_importance(subject, hard, spec)
+    Counting.seen = 0
+    ns.run_importance(subject, hard, spec, run=ns.Run(progress=log))
+    names = [one.name for one in plan.sweeps]
+    assert names == [
+        "select",
+        "path",
+        "select act: 6 units",
+        "select top: 8 units",
+        "features",
+        "ablate act: 6 units",
+        "report: 57 edited networks",
+        "report top alone: 204 sets of units",
+    ]
+    assert sorted(one.images for one in plan.sweeps) == sorted(log.totals)
+    assert log.names == [
+        "select", "path", "select-0", "select-1", "ablate-0", "features", "report-0", "report-layer-1"
+    ]  # fmt: skip
+    passes = sum(one.forward for one in plan.sweeps)
+    assert Counting.seen == pytest.approx(passes, rel=0.02), "a few images decide how to replay"
+    assert plan.seconds is not None
+    assert plan.seconds > 0
+    assert plan.memory > 0
+
+
+@pytest.mark.parametrize("kind", ["zero", "other-mean"])
+def test_every_rule_can_be_planned(small, hard, kind):
+    """A plan of all rules, with every way of silencing, names every layer's game and counts all networks."""
+    plan = plan_importance(small, hard, with_(EVERYTHING, silence=kind))
+    names = [one.name for one in plan.sweeps]
+    assert "shapley act, at most" in names
+    assert "shapley top, at most" in names
+    setting = settle(small, hard, with_(EVERYTHING, silence=kind), ns.Run())
+    many = 1 + 2 * 12 * SHOWN + 2 * SHOWN + 2 * 20 * (SHOWN if kind == "other-mean" else 1)
+    assert f"report: {many} edited networks" in names
+    if kind == "zero":
+        evidence = gather(setting)
+        found = decide(setting, evidence)
+        assert len(all_cases(setting, found.choices, evidence.silenced, found.codes)) <= many + 40
+
+
+def test_units_that_are_not_numbers_are_listed_and_not_chosen(small, hard):
+    """A unit that gives NaN for some images is in the record and in no sub-network; nothing crashes, by any rule."""
+    network = Broken()
+    network.load_state_dict(small.module.state_dict())
+    spec = with_(EVERYTHING, ablate=LAYERS, silence="mean")
+    result = ns.run_importance(subject_of(network, name="broken"), hard, spec)
+    assert result.provenance.nonfinite == {"act": (2,)}
+    table = result.table
+    named = table["rule_name"].to_numpy().tolist()
+    for rule in ("thresholding", "masking", "activation", "selectivity"):
+        assert not table["member"].to_numpy()[2, named.index(rule)].any()
+        assert np.isnan(table["score"].to_numpy()[2, named.index(rule)]).any()
+    others = np.delete(np.arange(14), 2)
+    assert np.isfinite(table["score"].to_numpy()[others][:, named.index("activation")]).all()
+
+
+class Broken(Small):
+    """The third unit of its first layer overflows where the image begins with a dark pixel, but nothing hears of it."""
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        """Logits."""
+        maps = self.conv(image)
+        dark = (image[:, 0, 0, 0] < 0.2).to(maps.dtype) * 3e38
+        burst = torch.zeros_like(maps)
+        burst[:, 2] = dark[:, None, None] * 10 - dark[:, None, None] * 10
+        hidden = self.hidden(self.flat(self.act(maps + burst).nan_to_num(0.0)))
+        return self.head(self.top(hidden))
+
+
+def test_weights_that_are_not_numbers_end_in_a_result(hard):
+    """A network whose every answer is NaN has scores that are undefined and empty sub-networks."""
+    network = Small()
+    with torch.no_grad():
+        network.conv.weight[0] = torch.nan
+    spec = with_(EVERYTHING, alone=("top",), shapley_permutations=2)
+    result = ns.run_importance(subject_of(network, name="nan"), hard, spec)
+    assert result.provenance.nonfinite == {"act": (0,), "top": tuple(range(8))}
+    member = result.table["member"].to_numpy()
+    assert not member[0, :4].any()
+
+
+def test_memory_is_kept_to_and_changes_nothing(small, hard):
+    """With room for part of a layer's units at a time there are more passes and the same answers."""
+    spec = with_(QUICK, layers=LAYERS, rules=("thresholding", "gradient", "influence", "conductance"), path_steps=2)
+    free = settle(small, hard, spec, ns.Run(batch_size=4))
+    needs = [
+        planned(small, free.selection, *job(free, (layer,)), run=free.run, name="x")
+        for job in (looking, walking)
+        for layer in (free.layers[0].part(0, 4), free.layers[1].part(0, 4))
+    ]
+    bounded = ns.Run(batch_size=4, memory=max(one.state + one.working for one in needs))
+    tight = settle(small, hard, spec, bounded)
+    assert len(look_groups(tight)) > 1
+    assert len(walk_groups(tight)) > 1
+    assert any(layer.whole for group in look_groups(tight) for layer in group)
+    log = Names()
+    whole, split = (
+        ns.run_importance(small, hard, spec, run=run)
+        for run in (ns.Run(batch_size=4), replace(bounded, progress=log))
+    )
+    assert log.names.count("select") == len(look_groups(tight))
+    for node in whole.tree.subtree:
+        for name, values in node.to_dataset().variables.items():
+            if name == "path_residual":
+                continue
+            found = split.tree[node.path][name]
+            if values.dtype.kind == "f":
+                np.testing.assert_allclose(found, values, rtol=1e-5, atol=1e-7, err_msg=str(name))
+            else:
+                np.testing.assert_array_equal(found, values, err_msg=str(name))
+    plan = plan_importance(small, hard, spec, run=bounded)
+    assert plan.memory <= bounded.memory
+    assert any("units 0-" in one.name for one in plan.sweeps)
+    with pytest.raises(ns.InputError, match=r"one unit of layer 'act' alone needs .* lower --batch-size"):
+        ns.run_importance(small, hard, spec, run=ns.Run(memory=5_000))
+
+
+@pytest.fixture
+def eager(monkeypatch):
+    """Checkpoints after every shard."""
+    monkeypatch.setattr(checkpoint, "_LEAST_PAUSE", 0.0)
+    monkeypatch.setattr(checkpoint, "_SHARE", 0.0)
+
+
+RESUMED = with_(EVERYTHING, silence="mean", rules=("thresholding", "ablation", "shapley"), shapley_permutations=120)
+
+
+@pytest.fixture(scope="module")
+def expected(small: ns.Subject, hard: ns.Data) -> ns.Result:
+    """What the study says when nothing happens."""
+    return ns.run_importance(small, hard, RESUMED, run=ns.Run(batch_size=4))
+
+
+def alike(one: ns.Result, other: ns.Result) -> bool:
+    """The same result but for the time it took."""
+    return same(replace(one, provenance=replace(one.provenance, seconds=0.0, peak_memory=0)),
+                replace(other, provenance=replace(other.provenance, seconds=0.0, peak_memory=0)))  # fmt: skip
+
+
+@pytest.mark.parametrize("sweep", ["select", "select-1", "ablate-0", "shapley act", "report-0", "report-layer-1"])
+def test_an_interrupted_study_goes_on_with_the_same_bits(small, hard, expected, eager, tmp_path, sweep):
+    """Ended in the middle of any sweep and started again, the study says the same to the bit."""
+    with pytest.raises(RuntimeError, match="power"):
+        ns.run_importance(
+            small, hard, RESUMED, run=ns.Run(batch_size=4, checkpoint=tmp_path, progress=Names(fail_at=sweep))
+        )
+    again = Names()
+    resumed = ns.run_importance(small, hard, RESUMED, run=ns.Run(batch_size=4, checkpoint=tmp_path, progress=again))
+    assert alike(resumed, expected)
+
+
+def test_processes_and_portions_give_the_same_bits(small, hard, expected, eager, tmp_path):
+    """Worked by several processes, or in two portions whose folders are joined, the study says the same to the bit."""
+    run = ns.Run(batch_size=4, threads=1, executor=Processes(2))
+    assert alike(ns.run_importance(small, hard, RESUMED, run=run), expected)
+    for number in (1, 2):
+        with pytest.raises(PortionDone, match=f"portion {number} of 2"):
+            ns.run_importance(
+                small, hard, RESUMED, run=ns.Run(batch_size=4, checkpoint=tmp_path / str(number), portion=(number, 2))
+            )
+    checkpoint.gather([tmp_path / "1", tmp_path / "2"], tmp_path / "whole")
+    joined = ns.run_importance(small, hard, RESUMED, run=ns.Run(batch_size=4, checkpoint=tmp_path / "whole"))
+    assert alike(joined, expected)

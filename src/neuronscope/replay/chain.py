@@ -126,6 +126,8 @@ class Chain:
             # the whole of a layer, with its channels where they usually are; later calls have names of their own
             if layer is None or place is None or layer.whole is not None or layer.channel_axis != 1:
                 return None
+            if edit.units.size != layer.units:
+                return None  # `applied` says what is wrong
             if edit.action == "drop" and place not in others:
                 gone[place] = gone.get(place, np.zeros(edit.units.size, dtype=bool)) | edit.units.mask()
             elif edit.action in ("scale", "replace") and place not in gone:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from neuronscope.data.dataset import Batch
 from neuronscope.errors import InputError
 from neuronscope.maths.streams import Seen
+from neuronscope.replay import MEMORY
 from neuronscope.steps.recent import cut_at
 from neuronscope.steps.silence import ZERO, Fill
 from neuronscope.units import LayerInfo
@@ -32,15 +33,17 @@ class Ablate:
     Attributes:
         layer: whose units.
         fill: what stands in their place.
+        memory: bytes of activations that replays may hold at once.
     """
 
     layer: LayerInfo
     fill: Fill = ZERO
+    memory: int = MEMORY
 
     def __call__(self, model: nn.Module, batch: Batch) -> Seen:
         """Ablate one batch."""
         with torch.inference_mode():
-            way = cut_at(model, self.layer, batch.image)
+            way = cut_at(model, self.layer, batch.image, memory=self.memory)
             live = way.prefix(batch.image)
             before = answers(live.logits[None], batch.label)
             n = len(batch.index)
@@ -59,8 +62,13 @@ class Ablate:
 
     @property
     def passes(self) -> tuple[int, int]:
-        """One forward pass; what follows the layer once more for each unit is counted as a pass, which is too much."""
-        return (1 + self.layer.units, 0)
+        """One forward pass."""
+        return (1, 0)
+
+    @property
+    def replays(self) -> int:
+        """How often what follows the layer is run again for each image."""
+        return self.layer.units
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,15 +94,17 @@ class PredictMasked:
     Attributes:
         layer: whose units.
         groups: the sets.
+        memory: bytes of activations that replays may hold at once.
     """
 
     layer: LayerInfo
     groups: tuple[MaskGroup, ...] = field(default=())
+    memory: int = MEMORY
 
     def __call__(self, model: nn.Module, batch: Batch) -> Seen:
         """Predict one batch as often as there are sets."""
         with torch.inference_mode():
-            way = cut_at(model, self.layer, batch.image)
+            way = cut_at(model, self.layer, batch.image, memory=self.memory)
             live = way.prefix(batch.image)
             sets = sum(len(group.masks) for group in self.groups)
             predicted = torch.zeros((len(batch.index), sets), dtype=torch.int32, device=live.logits.device)
@@ -123,8 +133,13 @@ class PredictMasked:
 
     @property
     def passes(self) -> tuple[int, int]:
-        """One forward pass, and one for each set, which is too much: only what follows the layer is computed again."""
-        return (1 + sum(len(group.masks) for group in self.groups), 0)
+        """One forward pass."""
+        return (1, 0)
+
+    @property
+    def replays(self) -> int:
+        """How often what follows the layer is run again for each image."""
+        return sum(len(group.masks) for group in self.groups)
 
 
 FALLS: dict[str, tuple[str, int]] = {

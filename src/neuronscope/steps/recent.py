@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from neuronscope.replay import Cut, cut
+from neuronscope.replay import MEMORY, Cut, cut
 from neuronscope.units import LayerInfo
 
 _COLUMNS = 4099  # a prime, so that no two filters trade places without changing the sums
@@ -20,19 +20,22 @@ _kept: list[tuple[nn.Module, object, Cut]] = []
 """At most one: a sweep asks for one layer, and a cut of a large network takes as much memory as its weights."""
 
 
-def cut_at(model: nn.Module, layer: LayerInfo, images: Tensor) -> Cut:
+def cut_at(model: nn.Module, layer: LayerInfo, images: Tensor, *, memory: int = MEMORY) -> Cut:
     """The network cut at a layer, for images like these; of a part, at the whole layer.
+
+    `memory` is how many bytes of activations a replay may hold at once.
 
     Which way of replaying it takes is decided on noise, not on the images: it must not depend on which images come
     first, or an interrupted sweep would go on with other numbers.
     """
-    now = (layer.name, tuple(images.shape[1:]), images.device, images.dtype, state_of(model))
+    now = (memory, layer.name, tuple(images.shape[1:]), images.device, images.dtype, state_of(model))
     for known, then, made in _kept:
         if known is model and then == now:
             return made
+    _kept.clear()  # before the next one is made: there is never memory for two
     noise = torch.randn(2, *images.shape[1:], generator=torch.Generator().manual_seed(0)).to(images)
-    made = cut(model, layer, noise)
-    _kept[:] = [(model, now, made)]
+    made = cut(model, layer, noise, memory=memory)
+    _kept.append((model, now, made))
     return made
 
 

@@ -304,19 +304,20 @@ def show_plan(plan: Plan, *, portion: tuple[int, int] | None = None) -> None:
     """Say what is about to be done: by all parts together, where the run is one of them."""
     console.rows(
         "Plan",
-        ("sweep", "images", "forward", "backward", "state", "working memory"),
+        ("sweep", "images", "forward", "backward", "replays", "state", "working memory"),
         [
             (
                 one.name,
                 f"{one.images:,}",
                 f"{one.forward:,}",
                 f"{one.backward:,}",
+                f"{one.replays:,}",
                 memory_size(one.state),
                 memory_size(one.working),
             )
             for one in plan.sweeps
         ],
-        right=("images", "forward", "backward", "state", "working memory"),
+        right=("images", "forward", "backward", "replays", "state", "working memory"),
     )
     console.say(f"memory   about {memory_size(plan.memory)}, beside the program and the network")
     if plan.seconds is not None:

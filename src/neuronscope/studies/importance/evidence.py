@@ -75,7 +75,7 @@ def gather(setting: Setting) -> Evidence | None:
             answers |= {name: _joined([path.answer[name] for path in paths]) for name in ON_PATH}
             # of a part of a layer the step would count the other part's conductance as lacking
             whole_layer = walk_groups(setting)[0][0].whole is None
-            residual = float(np.median(paths[0].answer["residual"].values)) if whole_layer else np.nan
+            residual = first_residual(setting, paths[0].answer["residual"].values) if whole_layer else np.nan
     if "ablation" in setting.spec.rules and not (portioned and needs_means(setting.spec)):
         rows = few_rows(setting.selection, setting)
         falls = []
@@ -89,6 +89,11 @@ def gather(setting: Setting) -> Evidence | None:
         return None
     tables = {name: Table.of(answer, parts=setting.parts) for name, answer in answers.items()}
     return Evidence(tables, silenced, looks[0], residual)
+
+
+def first_residual(setting: Setting, residuals: np.ndarray) -> float:
+    """Median of what the first layer's conductances lack; nan where memory allowed a part of that layer only."""
+    return float(np.median(residuals)) if walk_groups(setting)[0][0].whole is None else np.nan
 
 
 def targets_of(setting: Setting) -> tuple[Target, ...]:
@@ -154,7 +159,7 @@ def silencing(
     """The pass that silences every unit of a layer alone; by class, or by the given groups."""
     where = setting.silenced[number]
     own = means.at(setting.places[number]) if means is not None else None
-    step: Step = Ablate(where, fill=fill_for_labels(setting, own))
+    step: Step = Ablate(where, fill=fill_for_labels(setting, own, units=where.units), memory=setting.replay_memory)
     many = len(setting.subject.classes)
     if groups is not None:
         step, many = Grouped(step, groups), many * setting.parts

@@ -104,7 +104,7 @@ def play_layer(setting: Setting, number: int, means: Stats) -> ShapleyValues:
         images = run.place(batch.image)
         way = cut_at(module, where, images)
         live = way.prefix(images)
-        fill = fill_for_labels(setting, means.at(setting.places[number])).maps(
+        fill = fill_for_labels(setting, means.at(setting.places[number]), units=where.units).maps(
             live.output, index=run.place(batch.index), label=run.place(batch.label)
         )
         labels = batch.label

@@ -15,6 +15,7 @@ from neuronscope.data.sources import load_data
 from neuronscope.errors import InputError, UnknownName, nearest
 from neuronscope.models.subject import Subject
 from neuronscope.models.wiring import coupled, silenced_at
+from neuronscope.replay import MEMORY
 from neuronscope.run import Run
 from neuronscope.studies.importance.spec import LEGACY, ImportanceSpec
 from neuronscope.units import LayerInfo
@@ -73,6 +74,11 @@ class Setting:
     def places(self) -> tuple[slice, ...]:
         """Rows of each layer in the table of units, in the order of the layers."""
         return tuple(self.by_layer.values())
+
+    @property
+    def replay_memory(self) -> int:
+        """Bytes of activations that replays may hold at once: a half of the run's memory, where that is bounded."""
+        return MEMORY if self.run.memory is None else min(MEMORY, self.run.memory // 2)
 
     def has(self, deviation: str) -> bool:
         """Whether a deviation is in force."""

@@ -18,18 +18,19 @@ def needs_means(spec: ImportanceSpec) -> bool:
     return spec.silence in ("mean", "other-mean")
 
 
-def fill_for_labels(setting: Setting, means: Stats | None) -> Fill:
+def fill_for_labels(setting: Setting, means: Stats | None, *, units: int) -> Fill:
     """What silenced units give when every image is asked about its own class.
 
     Args:
         setting: the study's.
         means: moments of the layer's units where they are silenced; needed by `needs_means` only.
+        units: how many units the layer has.
     """
     match setting.spec.silence:
         case "zero":
             return ZERO
         case "constant":
-            return Fill("values", values=np.array([setting.spec.constant]))
+            return Fill("values", values=np.full(units, setting.spec.constant))
         case "resample":
             return Fill("resample", seed=setting.run.seed)
         case "mean":
@@ -42,7 +43,7 @@ def fill_for_class(setting: Setting, means: Stats, number: int) -> Fill:
     """What silenced units give when all images are asked about one class."""
     if setting.spec.silence == "other-mean":
         return Fill("values", values=other_mean(means)[:, number])
-    return fill_for_labels(setting, means)
+    return fill_for_labels(setting, means, units=len(means.means))
 
 
 def silence(setting: Setting, units: UnitSet, means: Stats, number: int) -> Edit:

@@ -48,7 +48,7 @@ LEGACY: dict[str, str] = {
         "masking tests class means against 0.55 and 1e-5 on every layer's scale, ranks by a probability that saturates "
         "at 1 and looks for OFF units among the least likely ones"
     ),
-    "force-on": "units that masking calls ON are set to 1 whatever their scale, instead of left as they are",
+    "force-on": "units that masking calls ON are set to 1 whatever their scale, instead of their mean for the class",
     "same-images": "select and report on the same images; numbers are then too good",
     "positional-overlap": (
         "reuse and specialisation as printed by the original: index lists compared position by position, ON sets over "

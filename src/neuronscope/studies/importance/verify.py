@@ -62,7 +62,7 @@ def try_networks(setting: Setting, cases: Sequence[Case]) -> Said:
 
 def try_layer(setting: Setting, number: int, groups: tuple[MaskGroup, ...]) -> Said:
     """Predictions with sets of units of one layer silenced."""
-    step = PredictMasked(setting.silenced[number], groups)
+    step = PredictMasked(setting.silenced[number], groups, memory=setting.replay_memory)
     fold = Each(predicted=StackRows("predicted", images=len(setting.report)))
     found = sweep(setting.subject, setting.report, step, fold, run=setting.run, name=f"report-layer-{number}")
     answer = found.answer["predicted"]

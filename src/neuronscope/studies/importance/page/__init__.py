@@ -32,7 +32,7 @@ def importance_page(result: Result) -> Page:
     ]
     origin = result.provenance
     summary = (
-        f"{origin.subject} on {origin.images:,} images of {origin.data}: which units carry each class, chosen on some "
-        "images and switched off on others."
+        f"{origin.subject} on {origin.images:,} images of {origin.data}: which units carry each class, tested by "
+        "switching them off."
     )
     return Page("Importance", summary, tuple(blocks))

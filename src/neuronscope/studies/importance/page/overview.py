@@ -72,18 +72,18 @@ def _layers(view: View) -> Iterator[Block]:
         return
     names = texts(table["layer_name"])
     tied = table["coupled"].to_numpy()
+    columns: dict[str, object] = {
+        "layer": names,
+        "kind": texts(table["kind"]),
+        "units": table["units"].to_numpy(),
+        "silenced at": texts(table["silenced_at"]),
+    }
+    if (tied >= 0).any():
+        columns["tied"] = [f"group {one}" if one >= 0 else "" for one in tied]
     yield Table(
         "layers",
         "Layers of the study",
-        pd.DataFrame(
-            {
-                "layer": names,
-                "kind": texts(table["kind"]),
-                "units": table["units"].to_numpy(),
-                "silenced at": texts(table["silenced_at"]),
-                "tied": [f"group {one}" if one >= 0 else "" for one in tied],
-            }
-        ),
+        pd.DataFrame(columns),
         help={
             "silenced at": "layer at which a silenced unit is really silent: after normalisation and activation",
             "tied": "layers of a group are added by skip connections: a channel silenced in one may live on in another",

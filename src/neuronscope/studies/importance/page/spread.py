@@ -133,7 +133,7 @@ def _pairs(view: View) -> Iterator[Block]:
     )
     if fall.any():
         yield Text(
-            f"Not a module: silencing what {view.those(fall)} need most takes accuracy from other classes too.",
+            f"Not modules: without the units of {view.those(fall)}, other classes lose accuracy too.",
             tone="note",
         )
 

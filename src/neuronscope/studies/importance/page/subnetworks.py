@@ -218,6 +218,7 @@ def _rules(view: View) -> Iterator[Block]:
         },
         text="Intervals of means are over classes; those against the first rule compare the same classes.",
     )
+    yield Text(" ".join(f"{rule}: {RULES[rule]}." for rule in view.rules if rule in RULES))
     if len(view.rules) > 1:
         yield _rule_chart(view)
         fall = view.sub["drop_selective"].to_numpy()
@@ -269,7 +270,6 @@ def _rule_row(view: View, r: int) -> dict[str, str | float]:
         row |= {"area between": area.value, "area low": area.low, "area high": area.high}
         if "between_random" in view.layers:
             row["area random"] = view.mean(view.layers["between_random"].to_numpy()[-1, r]).value
-    row["meaning"] = RULES.get(view.rules[r], "")
     return row
 
 
