@@ -20,6 +20,7 @@ from neuronscope import checkpoint
 from neuronscope.errors import PortionDone
 from neuronscope.executors import Processes
 from neuronscope.maths.importance import inf_fs
+from neuronscope.maths.streams import ClassMoments
 from neuronscope.result import open_result, same
 from neuronscope.studies.importance import RULES, plan_importance
 from neuronscope.steps.silence import donors
@@ -36,6 +37,7 @@ from neuronscope.studies.importance.games import game_images
 from neuronscope.studies.importance.reuse import halvings
 from neuronscope.studies.importance.rules import HALVED, choose_units, score_units
 from neuronscope.studies.importance.setting import Setting, settle
+from neuronscope.studies.importance.single import unit_effects
 from neuronscope.studies.importance.spec import Rule
 from neuronscope.studies.importance.study import Found, decide
 from neuronscope.studies.importance.variants import Case, all_cases, layer_cases, random_members, sizes
@@ -719,7 +721,9 @@ KINDS = ("zero", "mean", "other-mean", "resample", "constant")
 @pytest.mark.parametrize("kind", KINDS)
 def test_silenced_units_give_what_was_asked_for(small, hard, kind):
     """Every way of silencing, in sub-networks, in a layer alone and unit by unit, equals a forward pass by hand."""
-    spec = ns.ImportanceSpec(layers=LAYERS, rules=("activation", "ablation"), silence=kind, controls=0, layer_controls=0)
+    spec = ns.ImportanceSpec(
+        layers=LAYERS, rules=("activation", "ablation"), silence=kind, controls=0, layer_controls=0
+    )
     known = half_way(small, hard, spec, batch_size=200)
     setting, selection = known.setting, known.setting.selection
     values = unit_means(small, known.images)
@@ -765,7 +769,9 @@ def test_silenced_units_give_what_was_asked_for(small, hard, kind):
 
     order = np.argsort(-np.nan_to_num(known.found.scores["activation"][6:], nan=-np.inf), axis=0, kind="stable")
     choices = {"activation": known.found.choices["activation"]}
-    tried, masks = layer_cases(setting, 1, choices, {"activation": order}, known.evidence.silenced.at(setting.places[1]))
+    tried, masks = layer_cases(
+        setting, 1, choices, {"activation": order}, known.evidence.silenced.at(setting.places[1])
+    )
     alone = try_layer(setting, 1, masks)
     for place, case in enumerate(tried):
         if case.kind in ("drop", "keep"):
@@ -942,9 +948,7 @@ def test_the_same_images_only_where_it_is_said(small, hard):
 def test_classes_are_asked_for_by_name_or_number_and_do_not_change_each_other(small, hard):
     """A class's scores, units and verdicts are the same whichever other classes are looked at."""
     spec = with_(QUICK, rules=("thresholding", "masking", "taylor"), alone=(), curves=3)
-    whole, few = (
-        ns.run_importance(small, hard, with_(spec, which_class=names)) for names in ((), ("d", "1"))
-    )
+    whole, few = (ns.run_importance(small, hard, with_(spec, which_class=names)) for names in ((), ("d", "1")))
     assert whole.table["class_name"].to_numpy().tolist() == ["a", "b", "c", "d"]
     assert few.table["class_name"].to_numpy().tolist() == ["d", "b"]
     for name in ("score", "member", "class_mean", "mask"):
@@ -1091,33 +1095,49 @@ class Names:
         """A sweep ends."""
 
 
+@dataclass
+class Passes(Names):
+    """A listener that counts the images that go through the network in each sweep."""
+
+    seen: list = field(default_factory=list)
+
+    def start(self, name, total):
+        """A sweep begins."""
+        super().start(name, total)
+        Counting.seen = 0
+
+    def finish(self):
+        """A sweep ends."""
+        self.seen.append(Counting.seen)
+
+
 def test_the_plan_is_what_the_run_does(hard):
     """Every sweep is named with its images; the images that go through the network are those planned."""
     twin = Counting()
     subject = subject_of(twin, name="counting")
     rules = ("gradient-contrast", "influence", "nisp", "ablation")
     spec = with_(EVERYTHING, rules=rules, which_class=("a", "b"))
-    log = Names()
+    log = Passes()
     plan = plan_importance(subject, hard, spec)
-    Counting.seen = 0
     ns.run_importance(subject, hard, spec, run=ns.Run(progress=log))
-    names = [one.name for one in plan.sweeps]
-    assert names == [
-        "select",
-        "path",
-        "select act: 6 units",
-        "select top: 8 units",
-        "features",
-        "ablate act: 6 units",
-        "report: 57 edited networks",
-        "report top alone: 204 sets of units",
-    ]
-    assert sorted(one.images for one in plan.sweeps) == sorted(log.totals)
-    assert log.names == [
-        "select", "path", "select-0", "select-1", "ablate-0", "features", "report-0", "report-layer-1"
-    ]  # fmt: skip
-    passes = sum(one.forward for one in plan.sweeps)
-    assert Counting.seen == pytest.approx(passes, rel=0.02), "a few images decide how to replay"
+    assert {one.name: one.images for one in plan.sweeps} == {
+        "select": log.totals[0],
+        "path": log.totals[1],
+        "select act: 6 units": log.totals[2],
+        "select top: 8 units": log.totals[3],
+        "ablate act: 6 units": log.totals[4],
+        "features": log.totals[5],
+        "report: 57 edited networks": log.totals[6],
+        "report top alone: 204 sets of units": log.totals[7],
+    }
+    names = ["select", "path", "select-0", "select-1", "ablate-0", "features", "report-0", "report-layer-1"]
+    assert log.names == names
+    by_name = {one.name.partition(":")[0]: one for one in plan.sweeps}
+    for title, name in (("select", "select"), ("path", "path"), ("features", "features"), ("report", "report-0")):
+        assert by_name[title].forward == log.seen[log.names.index(name)]
+    for title, name in (("select act", "select-0"), ("ablate act", "ablate-0"), ("report top alone", "report-layer-1")):
+        one, few = by_name[title], 60  # images that decide how to replay
+        assert one.images < log.seen[log.names.index(name)] <= one.forward + one.replays + few
     assert plan.seconds is not None
     assert plan.seconds > 0
     assert plan.memory > 0
@@ -1170,11 +1190,10 @@ class Broken(Small):
 
 def test_weights_that_are_not_numbers_end_in_a_result(hard):
     """A network whose every answer is NaN has scores that are undefined and empty sub-networks."""
-    network = Small()
-    with torch.no_grad():
-        network.conv.weight[0] = torch.nan
-    spec = with_(EVERYTHING, alone=("top",), shapley_permutations=2)
-    result = ns.run_importance(subject_of(network, name="nan"), hard, spec)
+    subject = subject_of(Small(), name="nan")
+    with torch.no_grad():  # such weights are refused when they are read
+        subject.module.conv.weight[0] = torch.nan
+    result = ns.run_importance(subject, hard, EVERYTHING)
     assert result.provenance.nonfinite == {"act": (0,), "top": tuple(range(8))}
     member = result.table["member"].to_numpy()
     assert not member[0, :4].any()
@@ -1196,8 +1215,7 @@ def test_memory_is_kept_to_and_changes_nothing(small, hard):
     assert any(layer.whole for group in look_groups(tight) for layer in group)
     log = Names()
     whole, split = (
-        ns.run_importance(small, hard, spec, run=run)
-        for run in (ns.Run(batch_size=4), replace(bounded, progress=log))
+        ns.run_importance(small, hard, spec, run=run) for run in (ns.Run(batch_size=4), replace(bounded, progress=log))
     )
     assert log.names.count("select") == len(look_groups(tight))
     for node in whole.tree.subtree:
@@ -1229,7 +1247,7 @@ RESUMED = with_(EVERYTHING, silence="mean", rules=("thresholding", "ablation", "
 @pytest.fixture(scope="module")
 def expected(small: ns.Subject, hard: ns.Data) -> ns.Result:
     """What the study says when nothing happens."""
-    return ns.run_importance(small, hard, RESUMED, run=ns.Run(batch_size=4))
+    return ns.run_importance(small, hard, RESUMED, run=ns.Run(batch_size=4, threads=1))
 
 
 def alike(one: ns.Result, other: ns.Result) -> bool:
@@ -1243,10 +1261,15 @@ def test_an_interrupted_study_goes_on_with_the_same_bits(small, hard, expected, 
     """Ended in the middle of any sweep and started again, the study says the same to the bit."""
     with pytest.raises(RuntimeError, match="power"):
         ns.run_importance(
-            small, hard, RESUMED, run=ns.Run(batch_size=4, checkpoint=tmp_path, progress=Names(fail_at=sweep))
+            small,
+            hard,
+            RESUMED,
+            run=ns.Run(batch_size=4, threads=1, checkpoint=tmp_path, progress=Names(fail_at=sweep)),
         )
     again = Names()
-    resumed = ns.run_importance(small, hard, RESUMED, run=ns.Run(batch_size=4, checkpoint=tmp_path, progress=again))
+    resumed = ns.run_importance(
+        small, hard, RESUMED, run=ns.Run(batch_size=4, threads=1, checkpoint=tmp_path, progress=again)
+    )
     assert alike(resumed, expected)
 
 
@@ -1257,8 +1280,86 @@ def test_processes_and_portions_give_the_same_bits(small, hard, expected, eager,
     for number in (1, 2):
         with pytest.raises(PortionDone, match=f"portion {number} of 2"):
             ns.run_importance(
-                small, hard, RESUMED, run=ns.Run(batch_size=4, checkpoint=tmp_path / str(number), portion=(number, 2))
+                small,
+                hard,
+                RESUMED,
+                run=ns.Run(batch_size=4, threads=1, checkpoint=tmp_path / str(number), portion=(number, 2)),
             )
     checkpoint.gather([tmp_path / "1", tmp_path / "2"], tmp_path / "whole")
-    joined = ns.run_importance(small, hard, RESUMED, run=ns.Run(batch_size=4, checkpoint=tmp_path / "whole"))
+    joined = ns.run_importance(small, hard, RESUMED, run=ns.Run(batch_size=4, threads=1, checkpoint=tmp_path / "whole"))
     assert alike(joined, expected)
+
+
+def noise(images: int, *, seed: int) -> ns.Data:
+    """Images and labels that have nothing to do with each other."""
+    rng = np.random.default_rng(seed)
+    pixels = torch.from_numpy(rng.integers(0, 256, (images, 1, 8, 8), dtype=np.uint8))
+    return ns.data_from_arrays(pixels, rng.permutation(np.arange(images) % SHOWN), name="noise", classes=CLASSES)
+
+
+def test_labels_without_meaning_give_no_selective_subnetworks():
+    """Random networks on shuffled labels: about as many false findings as the q-values allow, and p-values are level."""
+    false, found = [], []
+    for seed in range(10):
+        torch.manual_seed(seed)
+        network = nn.Sequential(
+            nn.Conv2d(1, 12, 3, stride=2), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(12, 5)
+        )
+        with torch.no_grad():  # so that answers differ between images
+            data = noise(240, seed=seed)
+            logits = network(ns.Preprocess(channels=1).batch(data.pixels))
+            network[4].bias -= logits.mean(0) + torch.tensor([0, 0, 0, 0, 100.0])
+        spec = with_(QUICK, layers=("1",), rules=("thresholding", "masking"), controls=40)
+        one = ns.run_importance(subject_of(network, name=f"random {seed}"), data, spec).tree["subnetworks"]
+        false.append((one["drop_selective_q"].to_numpy() < 0.05).any())
+        found.append((one["drop_selective"] - one["drop_selective_random"]).to_numpy())
+    assert sum(false) <= 3, "5 % of ten are expected, more than 3 in one case of a thousand"
+    found = np.stack(found)
+    assert abs(found.mean()) < 3 * found.std() / np.sqrt(10 * SHOWN)  # the two rules choose nearly the same
+
+
+def test_units_that_change_nothing_on_average_are_not_found(small, hard):
+    """Falls around zero: one in twenty p-values is below 0.05 for logits, fewer for accuracies, hardly any q-value."""
+    setting = settle(small, hard, with_(QUICK, layers=LAYERS), ns.Run())
+    rng = np.random.default_rng(0)
+    many, images = 300, 40
+    wide = replace(setting, layers=(replace(setting.layers[0], units=many),), silenced=setting.silenced[:1])
+    groups = np.repeat(np.arange(len(CLASSES)), images)
+    falls = {
+        "accuracy_fall": rng.choice([-1.0, 0.0, 1.0], size=(len(groups), many), p=[0.15, 0.7, 0.15]),
+        "logit_fall": rng.normal(size=(len(groups), many)),
+        "loss_rise": rng.normal(size=(len(groups), many)),
+    }
+    folds = {name: ClassMoments(name, classes=len(CLASSES)) for name in falls}
+    answers = {}
+    for name, values in falls.items():
+        seen = {"label": torch.from_numpy(groups), name: torch.from_numpy(values)}
+        answers[name] = folds[name].finish(folds[name].add(folds[name].start(), seen))
+    effects = unit_effects(wide, {0: answers})
+    for name in falls:
+        assert (effects[f"{name}_q"][1] < 0.05).mean() < 0.005, name
+    for name in ("logit_fall", "loss_rise"):
+        low, high = effects[f"{name}_low"][1], effects[f"{name}_high"][1]
+        missed = ((low > 0) | (high < 0)).mean()
+        assert 0.03 < missed < 0.07, name
+    # McNemar's test from the moments is the test from the counts of gains and losses
+    lost = (falls["accuracy_fall"] == 1).reshape(len(CLASSES), images, many).sum(axis=1)[:SHOWN]
+    gained = (falls["accuracy_fall"] == -1).reshape(len(CLASSES), images, many).sum(axis=1)[:SHOWN]
+    p = stats.binom.cdf(np.minimum(lost, gained), lost + gained, 0.5) * 2
+    p = np.minimum(p, 1.0)
+    assert (p < 0.05).mean() < 0.05
+    expected = stats.false_discovery_control(p.T.ravel()).reshape(many, SHOWN)
+    np.testing.assert_allclose(effects["accuracy_fall_q"][1], expected, rtol=1e-9)
+
+
+@pytest.mark.parametrize("kind", ["drop", "keep"])
+def test_random_sets_are_drawn_for_every_size(small, hard, kind):
+    """Where classes have sub-networks of different sizes, each is held against sets of its own size."""
+    spec = with_(QUICK, layers=LAYERS, controls=20, legacy=("absolute-activation",), silence="other-mean")
+    known = half_way(small, hard, spec)
+    cases = all_cases(known.setting, known.found.choices, known.evidence.silenced, None)
+    for case in cases:
+        if case.kind == kind:
+            same_size = [one for one in cases if one.kind == f"random {kind}" and one.sizes == case.sizes]
+            own = [one for one in same_size if one.class_number == case.class_number]
+            assert sorted(one.draw for one in own) == list(range(20)), "and with its own means in place"

@@ -180,7 +180,7 @@ def image_signatures(layers: Integer[np.ndarray, "layers h w"], whole: Sequence[
                [7, 0, 0]])
     """
     flat = layers.reshape(len(layers), -1)
-    if flat.size and int(flat.min()) < 0 or min(whole, default=0) < 0:
+    if (flat.size and int(flat.min()) < 0) or min(whole, default=0) < 0:
         lowest = min(int(flat.min(initial=0)), *whole, 0)
         message = f"label number {lowest} is below 0: labels count from 1, 0 is no label. Look at the file that gave it"
         raise DataError(message)
@@ -478,8 +478,8 @@ class CountFold:
 
     def merge(self, left: CountState, right: CountState) -> CountState:
         """Counts add up."""
-        for name, counts in left.items():
-            counts += right[name]
+        for name in left:
+            left[name] += right[name]
         return left
 
     def finish(self, state: CountState) -> Iterator[UnitCounts]:

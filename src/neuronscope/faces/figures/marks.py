@@ -38,7 +38,7 @@ def _draw_lines(axes: Axes, chart: Chart, theme: Theme) -> None:
     del theme
     for i, series in enumerate(chart.series):
         x, y = _positions(series), _numbers(series.y)
-        look = {"color": pick(COLOURS, i), "linestyle": pick(DASHES, i), "marker": pick(MARKERS, i)}
+        look = {"color": pick(COLOURS, i), "linestyle": pick(DASHES, i + i // len(COLOURS)), "marker": pick(MARKERS, i)}
         axes.plot(x, y, label=name_of(series, i), markevery=1 if len(y) <= FEW_POINTS else 0.06, **look)
         if _has_interval(series):
             low, high = _interval(series)

@@ -22,7 +22,7 @@ from neuronscope.studies.importance.evidence import (
     walking,
 )
 from neuronscope.studies.importance.games import game_images, response_features
-from neuronscope.studies.importance.layers import ablated_layers, single_layers
+from neuronscope.studies.importance.layers import ablated_layers, effort, single_layers
 from neuronscope.studies.importance.setting import Setting, settle
 from neuronscope.studies.importance.silence import needs_means
 from neuronscope.studies.importance.spec import ImportanceSpec
@@ -91,11 +91,11 @@ def _reporting(setting: Setting) -> list[Job]:
     one = replace(one, forward=many * len(report))  # in sweeps of so many at once
     jobs.append((one, many * len(report) * timed(setting.subject, report, Predict(), run=setting.run)))
     for number in single_layers(setting):
-        own = classes if spec.silence == "other-mean" else 1
+        own, how = classes if spec.silence == "other-mean" else 1, effort(setting, number)
         curve = 2 * (spec.curves + 1)
-        sets = rules * classes * (2 + curve) + own * (spec.layer_controls + spec.controls * curve)
+        sets = rules * classes * (2 + curve) + own * (how.draws + spec.controls * curve)
         name = f"report {setting.silenced[number].name} alone: {sets} sets of units"
-        jobs.append(_many_sets(setting, report, number, sets, name))
+        jobs.append(_many_sets(setting, report.take(how.rows), number, sets, name))
     return jobs
 
 

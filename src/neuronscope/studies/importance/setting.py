@@ -100,7 +100,7 @@ def settle(subject: Subject, data: Data, spec: ImportanceSpec, run: Run) -> Sett
             )
             raise UnknownName(message)
     for option in ("controls", "layer_controls"):
-        if 0 < getattr(spec, option) < _LEAST_CONTROLS:
+        if 0 < (getattr(spec, option) or 0) < _LEAST_CONTROLS:
             message = (
                 f"{option} = {getattr(spec, option)}: so few random sets do not say how they scatter. Give "
                 f"{_LEAST_CONTROLS} or more, or 0 to hold findings against nothing"

@@ -18,6 +18,7 @@ from neuronscope.maths.controls import (
 from neuronscope.maths.resampling import bh_qvalues
 from neuronscope.maths.streams import MomentsAnswer
 from neuronscope.steps import FALLS
+from neuronscope.studies.importance.layers import Alone
 from neuronscope.studies.importance.setting import Setting
 from neuronscope.studies.importance.variants import LayerCase
 from neuronscope.studies.importance.verify import Said
@@ -26,15 +27,14 @@ _DRAWS = 1000  # bootstrap samples behind the area between two curves
 
 
 def layer_effects(
-    setting: Setting, rules: Sequence[str], found: Mapping[int, tuple[Sequence[LayerCase], Said]]
+    setting: Setting, rules: Sequence[str], found: Mapping[int, tuple[Alone, Sequence[LayerCase], Said]]
 ) -> xr.Dataset:
     """What taking out a class's units of one layer does, by layer, rule and class, and the curves of every ranking.
 
     Args:
         setting: the study's.
         rules: names, in order.
-        found: number of the layer -> what was tried on it, and what the network said; the case before all is a deletion
-            curve's start, at which nothing is silenced.
+        found: number of the layer -> how hard, what was tried on it, and what the network said.
 
     Returns:
         Over (layer, rule, class): `drop_own`, `drop_others`, `drop_selective`, `keep_own` with intervals, controls and
@@ -52,7 +52,7 @@ def layer_effects(
         values.setdefault(name, np.full(shape, np.nan))[place] = value
 
     for i, number in enumerate(numbers):
-        cases, said = found[number]
+        _, cases, said = found[number]
         layer = _Layer(setting, cases, said)
         for k, c in enumerate(setting.classes):
             for name, table in random_curves.items():
@@ -71,6 +71,8 @@ def layer_effects(
             variables[name] = (axes, table)
     variables |= {name: ((*axes, "step"), table) for name, table in curves.items()}
     variables |= {f"{name}_random": (("layer", "class", "step"), table) for name, table in random_curves.items()}
+    variables["draws"] = (("layer",), np.array([found[number][0].draws for number in numbers]))
+    variables["images"] = (("layer",), np.array([len(found[number][2].label) for number in numbers]))
     return xr.Dataset(
         variables,
         coords={

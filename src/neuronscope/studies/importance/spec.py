@@ -103,11 +103,14 @@ class ImportanceSpec:
         ),
     ] = 20
     layer_controls: Annotated[
-        int,
+        int | None,
         Field(
-            ge=0, le=100_000, description="random unit sets of the same size for each single layer; 20 or more, 0: none"
+            ge=0,
+            le=100_000,
+            description="random unit sets of the same size for each single layer; 20 or more, 0: none; default: 1,000 "
+            "where that costs nothing, else 200",
         ),
-    ] = 1000
+    ] = None
     ablate: Annotated[
         tuple[str, ...],
         Field(description="layers whose units are silenced one by one; default: the last two; none: no layer"),

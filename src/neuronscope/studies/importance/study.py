@@ -26,7 +26,7 @@ from neuronscope.run import Run
 from neuronscope.studies.importance.connections import strongest
 from neuronscope.studies.importance.evidence import Evidence, few_rows, gather, silencing
 from neuronscope.studies.importance.games import Played, play, scores_by_weights
-from neuronscope.studies.importance.layers import ablated_layers, single_layers
+from neuronscope.studies.importance.layers import ablated_layers, effort, single_layers
 from neuronscope.studies.importance.page import importance_page
 from neuronscope.studies.importance.reuse import KINDS, class_reuse
 from neuronscope.studies.importance.rules import HALVED, Choice, choose_units, masks, score_units
@@ -200,13 +200,13 @@ def layers_alone(setting: Setting, evidence: Evidence, found: Found) -> xr.Datas
     """Single layers: many random controls, and curves."""
     tried = {}
     for number in single_layers(setting):
-        place = setting.places[number]
+        place, how = setting.places[number], effort(setting, number)
         ranked = {
             rule: np.argsort(np.where(np.isnan(table[place]), np.inf, -table[place]), axis=0, kind="stable")
             for rule, table in found.scores.items()
         }
-        cases, groups = layer_cases(setting, number, found.choices, ranked, evidence.silenced.at(place))
-        tried[number] = (cases, try_layer(setting, number, groups))
+        cases, groups = layer_cases(setting, how, found.choices, ranked, evidence.silenced.at(place))
+        tried[number] = (how, cases, try_layer(setting, how, groups))
     return layer_effects(setting, found.rules, tried)
 
 

@@ -13,6 +13,7 @@ from neuronscope.edits import Edit, drop, replace
 from neuronscope.maths.controls import matched_sets
 from neuronscope.maths.importance import LEAVE, OFF, ON
 from neuronscope.steps import MaskGroup, Variant
+from neuronscope.studies.importance.layers import Alone
 from neuronscope.studies.importance.rules import Choice
 from neuronscope.studies.importance.setting import Setting
 from neuronscope.studies.importance.silence import fill_for_class, silence
@@ -145,21 +146,22 @@ class LayerCase:
 
 
 def layer_cases(
-    setting: Setting, number: int, choices: Mapping[str, Choice], ranked: Mapping[str, np.ndarray], means: Stats
+    setting: Setting, how: Alone, choices: Mapping[str, Choice], ranked: Mapping[str, np.ndarray], means: Stats
 ) -> tuple[list[LayerCase], tuple[MaskGroup, ...]]:
     """Everything tried on one layer alone, with the masks in the same order.
 
     Args:
         setting: the study's.
-        number: of the layer.
+        how: which layer, and how many random sets.
         choices: rule -> chosen units.
         ranked: rule -> (u, c) units of this layer, most important first.
         means: of the layer's units where they are silenced.
     """
+    number = how.number
     place, units = setting.places[number], setting.layers[number].units
     rng = setting.run.generator("importance", "layer controls", setting.layers[number].name)
     counts = sorted({int(choice.members[place, c].sum()) for choice in choices.values() for c in setting.classes})
-    draws = {count: _random_sets(units, count, setting.spec.layer_controls, rng) for count in counts}
+    draws = {count: _random_sets(units, count, how.draws, rng) for count in counts}
     orders = [rng.permutation(units) for _ in range(setting.spec.controls)]
     cases: list[LayerCase] = []
     groups: list[MaskGroup] = []

@@ -21,6 +21,7 @@ from neuronscope.maths.controls import (
 from neuronscope.maths.resampling import bh_qvalues, wilson_interval
 from neuronscope.maths.streams import Each, StackRows
 from neuronscope.steps import MaskGroup, PredictMasked, PredictVariants
+from neuronscope.studies.importance.layers import Alone
 from neuronscope.studies.importance.setting import Setting
 from neuronscope.studies.importance.variants import Case
 from neuronscope.sweep import sweep
@@ -60,11 +61,12 @@ def try_networks(setting: Setting, cases: Sequence[Case]) -> Said:
     return _said([answer.values for answer in answers], answers[0].label)
 
 
-def try_layer(setting: Setting, number: int, groups: tuple[MaskGroup, ...]) -> Said:
+def try_layer(setting: Setting, how: Alone, groups: tuple[MaskGroup, ...]) -> Said:
     """Predictions with sets of units of one layer silenced."""
-    step = PredictMasked(setting.silenced[number], groups, memory=setting.replay_memory)
-    fold = Each(predicted=StackRows("predicted", images=len(setting.report)))
-    found = sweep(setting.subject, setting.report, step, fold, run=setting.run, name=f"report-layer-{number}")
+    images = setting.report.take(how.rows)
+    step = PredictMasked(setting.silenced[how.number], groups, memory=setting.replay_memory)
+    fold = Each(predicted=StackRows("predicted", images=len(images)))
+    found = sweep(setting.subject, images, step, fold, run=setting.run, name=f"report-layer-{how.number}")
     answer = found.answer["predicted"]
     return _said([answer.values], answer.label)
 

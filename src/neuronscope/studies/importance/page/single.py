@@ -156,7 +156,7 @@ def _table(view: View, table: xr.Dataset) -> Table:
     }
     columns |= {title: table[name].to_numpy().ravel() for name, title in _COLUMNS.items() if name in table}
     frame = pd.DataFrame(columns)
-    draws = view.null(int(view.spec["layer_controls"]))
+    draws = view.null(int(table["draws"].to_numpy().min()))
     return Table(
         "single-layers",
         "One layer alone, for every rule and class",
