@@ -17,13 +17,13 @@ from torch import nn
 
 import neuronscope as ns
 from neuronscope import checkpoint
-from neuronscope.errors import PortionDone
+from neuronscope.errors import DataError, PortionDone
 from neuronscope.executors import Processes
 from neuronscope.maths.importance import inf_fs
 from neuronscope.maths.streams import ClassMoments
 from neuronscope.result import open_result, same
-from neuronscope.studies.importance import RULES, plan_importance
 from neuronscope.steps.silence import donors
+from neuronscope.studies.importance import RULES, plan_importance
 from neuronscope.studies.importance.evidence import (
     Evidence,
     few_rows,
@@ -34,6 +34,7 @@ from neuronscope.studies.importance.evidence import (
     walking,
 )
 from neuronscope.studies.importance.games import game_images
+from neuronscope.studies.importance.layers import effort
 from neuronscope.studies.importance.reuse import halvings
 from neuronscope.studies.importance.rules import HALVED, choose_units, score_units
 from neuronscope.studies.importance.setting import Setting, settle
@@ -173,7 +174,7 @@ def test_every_rule_finds_the_planted_units(planted):
 
 
 def test_without_its_units_a_class_falls_and_no_other_does(planted, layer_alone):
-    """Taking the three out takes the class away and leaves the others; alone they keep it. Random triples take nothing."""
+    """Taking the three out takes the class away and no other; alone they keep it. Random triples take nothing."""
     found = planted.tree["subnetworks"].to_dataset()
     knows = found["rule_name"].to_numpy() != "nisp"
     for name, value in (("drop_own", -1.0), ("drop_others", 0.0), ("drop_selective", 1.0), ("keep_own", 1.0)):
@@ -503,10 +504,10 @@ def test_shapley_values_are_those_of_all_orders(small, hard):
     }
     exact = np.zeros((6, SHOWN))
     for unit in range(6):
-        for members in worth:
+        for members, without in worth.items():
             if unit not in members:
                 weight = math.factorial(len(members)) * math.factorial(5 - len(members)) / math.factorial(6)
-                exact[unit] += weight * (np.array(worth[tuple(sorted((*members, unit)))]) - worth[members])
+                exact[unit] += weight * (np.array(worth[tuple(sorted((*members, unit)))]) - without)
     played = known.found.played
     wide = 2 * (played.high - played.low)[:, 1:] + 0.03  # walks may end early within a tolerance of 0.02
     assert (np.abs(played.value[:, 1:] - exact) <= wide).all()
@@ -718,81 +719,98 @@ def test_reuse_is_that_of_choosing_again_from_half_of_the_images(told, small, ha
 KINDS = ("zero", "mean", "other-mean", "resample", "constant")
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_silenced_units_give_what_was_asked_for(small, hard, kind):
-    """Every way of silencing, in sub-networks, in a layer alone and unit by unit, equals a forward pass by hand."""
-    spec = ns.ImportanceSpec(
-        layers=LAYERS, rules=("activation", "ablation"), silence=kind, controls=0, layer_controls=0
-    )
-    known = half_way(small, hard, spec, batch_size=200)
-    setting, selection = known.setting, known.setting.selection
-    values = unit_means(small, known.images)
-    donor = donors(torch.arange(len(selection)), seed=0)
+@dataclass(frozen=True)
+class ByHand:
+    """Forward passes with units silenced, written down operation by operation."""
 
-    def by_hand(images: torch.Tensor, gone: np.ndarray, c: int | None, lender: torch.Tensor, label) -> torch.Tensor:
-        """Logits with units silenced for questions about class c, or about each image's own class."""
+    known: Known
 
-        def replaced(output: torch.Tensor, place: slice) -> torch.Tensor:
-            output = output.clone()
-            for unit in np.flatnonzero(gone[place]):
-                own = values[:, place][:, unit]
-                if kind == "zero":
-                    output[:, unit] = 0
-                elif kind == "constant":
-                    output[:, unit] = 1.0
-                elif kind == "mean":
-                    output[:, unit] = own[known.labels >= 0].mean()
-                elif kind == "resample":
-                    output[:, unit] = output[lender, unit].clone()
-                else:
-                    for row in range(len(output)):
-                        asked = c if c is not None else label[row]
-                        output[row, unit] = own[(known.labels >= 0) & (known.labels != asked)].mean()
-            return output
+    @property
+    def kind(self) -> str:
+        """How units are silenced."""
+        return self.known.setting.spec.silence
 
+    def value(self, own: np.ndarray, label: int) -> float:
+        """What a unit gives instead of its output, for questions about a class."""
+        known = self.known.labels >= 0
+        means = {"zero": 0.0, "constant": 1.0, "mean": own[known].mean()}
+        return means.get(self.kind, own[known & (self.known.labels != label)].mean())
+
+    def silenced(self, output: torch.Tensor, place: slice, gone: np.ndarray, asked: np.ndarray) -> torch.Tensor:
+        """A layer's output with units silenced, for questions about each image's class of `asked`."""
+        values = unit_means(self.known.setting.subject, self.known.images)[:, place]
+        lenders, changed = donors(torch.arange(len(output)), seed=0), output.clone()
+        for unit in np.flatnonzero(gone[place]):
+            if self.kind == "resample":
+                changed[:, unit] = output[lenders, unit]
+            else:
+                for row, label in enumerate(asked):
+                    changed[row, unit] = self.value(values[:, unit], label)
+        return changed
+
+    def logits(self, images: torch.Tensor, gone: np.ndarray, asked: np.ndarray) -> np.ndarray:
+        """What the network says then."""
+        net, places = self.known.setting.subject.module, self.known.setting.places
         with torch.inference_mode():
-            net = small.module
-            first = replaced(net.act(net.conv(images)), setting.places[0])
-            return net.head(replaced(net.top(net.hidden(net.flat(first))), setting.places[1]))
+            first = self.silenced(net.act(net.conv(images)), places[0], gone, asked)
+            second = self.silenced(net.top(net.hidden(net.flat(first))), places[1], gone, asked)
+            return net.head(second).numpy()
 
-    report = setting.report
-    images = small.preprocess.batch(report.pixels)
-    lender = donors(torch.arange(len(report)), seed=0)
-    said = try_networks(setting, all_cases(setting, known.found.choices, known.evidence.silenced, None))
-    cases = all_cases(setting, known.found.choices, known.evidence.silenced, None)
-    labelled = report.labels >= 0
+
+@pytest.fixture(scope="module", params=KINDS)
+def by_hand(request, small: ns.Subject, hard: ns.Data) -> ByHand:
+    """Every way of silencing, all images in one batch."""
+    rules = ("activation", "ablation")
+    spec = ns.ImportanceSpec(layers=LAYERS, rules=rules, silence=request.param, controls=0, layer_controls=0, curves=2)
+    return ByHand(half_way(small, hard, spec, batch_size=200))
+
+
+def test_silenced_subnetworks_give_what_was_asked_for(by_hand):
+    """In sub-networks, whichever way units are silenced, every prediction is that of a forward pass by hand."""
+    known, report = by_hand.known, by_hand.known.setting.report
+    images = known.setting.subject.preprocess.batch(report.pixels)
+    cases = all_cases(known.setting, known.found.choices, known.evidence.silenced, None)
+    said = try_networks(known.setting, cases)
+    assert [case.kind for case in cases] == ["intact", *("keep", "drop") * 2 * SHOWN]
     for place, case in enumerate(cases[1:], start=1):
         members = known.found.choices[case.rule].members[:, case.class_number]
         gone = ~members if case.kind == "keep" else members
-        expected = by_hand(images, gone, case.class_number, lender, None).argmax(1).numpy()
-        np.testing.assert_array_equal(said.predicted[:, place], expected[labelled], err_msg=f"{kind} {case.kind}")
+        logits = by_hand.logits(images, gone, np.full(len(images), case.class_number))
+        np.testing.assert_array_equal(said.predicted[:, place], logits.argmax(1)[report.labels >= 0])
 
-    order = np.argsort(-np.nan_to_num(known.found.scores["activation"][6:], nan=-np.inf), axis=0, kind="stable")
-    choices = {"activation": known.found.choices["activation"]}
-    tried, masks = layer_cases(
-        setting, 1, choices, {"activation": order}, known.evidence.silenced.at(setting.places[1])
-    )
-    alone = try_layer(setting, 1, masks)
-    for place, case in enumerate(tried):
+
+def test_silenced_sets_of_a_layer_give_what_was_asked_for(by_hand):
+    """So they are where units of one layer alone are silenced."""
+    known, setting = by_hand.known, by_hand.known.setting
+    images = setting.subject.preprocess.batch(setting.report.pixels)
+    place, choices = setting.places[1], {"activation": known.found.choices["activation"]}
+    order = np.argsort(-np.nan_to_num(known.found.scores["activation"][place], nan=-np.inf), axis=0, kind="stable")
+    how = effort(setting, 1)
+    np.testing.assert_array_equal(how.rows, np.arange(len(images)))
+    cases, masks = layer_cases(setting, how, choices, {"activation": order}, known.evidence.silenced.at(place))
+    said = try_layer(setting, how, masks)
+    for number, case in enumerate(cases):
         if case.kind in ("drop", "keep"):
-            members = known.found.choices["activation"].members[:, case.class_number].copy()
-            gone = members if case.kind == "drop" else ~members
-            gone[:6] = False
-            expected = by_hand(images, gone, case.class_number, lender, None).argmax(1).numpy()
-            np.testing.assert_array_equal(alone.predicted[:, place], expected[labelled])
+            members = choices["activation"].members[:, case.class_number]
+            gone = members.copy() if case.kind == "drop" else ~members
+            gone[: place.start] = False
+            logits = by_hand.logits(images, gone, np.full(len(images), case.class_number))
+            np.testing.assert_array_equal(said.predicted[:, number], logits.argmax(1)[setting.report.labels >= 0])
 
-    scores = known.found.scores["ablation"]
-    rows = few_rows(selection, setting)
-    label = selection.labels[rows]
-    assert (label >= 0).all()
-    few, lender = known.images[rows], donors(torch.arange(len(rows)), seed=0)
-    plain = by_hand(few, np.zeros(14, dtype=bool), None, lender, label)
+
+def test_units_silenced_alone_give_what_was_asked_for(by_hand):
+    """And where every unit is silenced alone: each image is asked about its own class."""
+    known = by_hand.known
+    rows = few_rows(known.setting.selection, known.setting)
+    images, labels = known.images[rows], known.labels[rows]
+    assert (labels >= 0).all()
+    before = by_hand.logits(images, np.zeros(14, dtype=bool), labels)
     for unit in range(14):
-        gone = np.arange(14) == unit
-        fall = (plain - by_hand(few, gone, None, lender, label)).numpy()[np.arange(len(rows)), label]
+        after = by_hand.logits(images, np.arange(14) == unit, labels)
+        fall = (before - after)[np.arange(len(rows)), labels]
         for c in range(SHOWN):
-            assert scores[unit, c] == pytest.approx(fall[label == c].mean(), rel=1e-3, abs=1e-5)
-    assert len(donor) == len(selection)
+            expected = pytest.approx(fall[labels == c].mean(), rel=1e-3, abs=1e-5)
+            assert known.found.scores["ablation"][unit, c] == expected
 
 
 class Normed(nn.Module):
@@ -890,7 +908,7 @@ def with_(spec: ns.ImportanceSpec, **changes) -> ns.ImportanceSpec:
 
 @pytest.mark.parametrize("share", [0.3, 0.5])
 def test_no_image_both_chooses_and_reports(small, hard, share):
-    """Selection and report are disjoint, together all images, every class divided alike, in an order without pattern."""
+    """Selection and report are disjoint and together all images; classes are divided alike, order has no pattern."""
     setting = settle(small, hard, with_(QUICK, report_share=share), ns.Run())
     selection, report = setting.selection, setting.report
     assert not set(selection.ids) & set(report.ids)
@@ -913,12 +931,12 @@ def test_the_seed_decides_the_split_and_nothing_else_does(small, hard):
     assert one.tree.identical(two.tree)
 
 
-def test_other_images_to_report_on(small, tmp_path):
+def test_other_images_to_report_on():
     """Images of `report_data` report, all images given choose; the same ones, or some of them, are refused."""
     digits = ns.load_data("digits", limit=60)
     subject = subject_of(Small10(), classes=digits.classes, name="small")
     spec = with_(QUICK, report_data="digits")
-    with pytest.raises(ns.InputError, match="60 images of .* are in .* too"):
+    with pytest.raises(ns.InputError, match=r"60 images of .* are in .* too"):
         ns.run_importance(subject, digits, spec)
     with pytest.raises(ns.InputError, match="same images as --data"):
         ns.run_importance(subject, ns.load_data("digits"), spec)
@@ -1163,7 +1181,7 @@ def test_units_that_are_not_numbers_are_listed_and_not_chosen(small, hard):
     """A unit that gives NaN for some images is in the record and in no sub-network; nothing crashes, by any rule."""
     network = Broken()
     network.load_state_dict(small.module.state_dict())
-    spec = with_(EVERYTHING, ablate=LAYERS, silence="mean")
+    spec = with_(EVERYTHING, which_class=("a", "b"), controls=0, layer_controls=0, ablate=LAYERS, silence="mean")
     result = ns.run_importance(subject_of(network, name="broken"), hard, spec)
     assert result.provenance.nonfinite == {"act": (2,)}
     table = result.table
@@ -1193,7 +1211,8 @@ def test_weights_that_are_not_numbers_end_in_a_result(hard):
     subject = subject_of(Small(), name="nan")
     with torch.no_grad():  # such weights are refused when they are read
         subject.module.conv.weight[0] = torch.nan
-    result = ns.run_importance(subject, hard, EVERYTHING)
+    spec = with_(EVERYTHING, which_class=("a", "b"), controls=0, layer_controls=0, ablate=("top",))
+    result = ns.run_importance(subject, hard, spec)
     assert result.provenance.nonfinite == {"act": (0,), "top": tuple(range(8))}
     member = result.table["member"].to_numpy()
     assert not member[0, :4].any()
@@ -1235,10 +1254,11 @@ def test_memory_is_kept_to_and_changes_nothing(small, hard):
 
 
 @pytest.fixture
-def eager(monkeypatch):
-    """Checkpoints after every shard."""
+def eager(monkeypatch, tmp_path):
+    """A folder where checkpoints are written after every shard."""
     monkeypatch.setattr(checkpoint, "_LEAST_PAUSE", 0.0)
     monkeypatch.setattr(checkpoint, "_SHARE", 0.0)
+    return tmp_path
 
 
 RESUMED = with_(EVERYTHING, silence="mean", rules=("thresholding", "ablation", "shapley"), shapley_permutations=120)
@@ -1256,24 +1276,24 @@ def alike(one: ns.Result, other: ns.Result) -> bool:
                 replace(other, provenance=replace(other.provenance, seconds=0.0, peak_memory=0)))  # fmt: skip
 
 
-@pytest.mark.parametrize("sweep", ["select", "select-1", "ablate-0", "shapley act", "report-0", "report-layer-1"])
-def test_an_interrupted_study_goes_on_with_the_same_bits(small, hard, expected, eager, tmp_path, sweep):
+@pytest.mark.parametrize("sweep", ["select", "select-1", "ablate-0", "shapley act", "report-0"])
+def test_an_interrupted_study_goes_on_with_the_same_bits(small, hard, expected, eager, sweep):
     """Ended in the middle of any sweep and started again, the study says the same to the bit."""
     with pytest.raises(RuntimeError, match="power"):
         ns.run_importance(
             small,
             hard,
             RESUMED,
-            run=ns.Run(batch_size=4, threads=1, checkpoint=tmp_path, progress=Names(fail_at=sweep)),
+            run=ns.Run(batch_size=4, threads=1, checkpoint=eager, progress=Names(fail_at=sweep)),
         )
     again = Names()
     resumed = ns.run_importance(
-        small, hard, RESUMED, run=ns.Run(batch_size=4, threads=1, checkpoint=tmp_path, progress=again)
+        small, hard, RESUMED, run=ns.Run(batch_size=4, threads=1, checkpoint=eager, progress=again)
     )
     assert alike(resumed, expected)
 
 
-def test_processes_and_portions_give_the_same_bits(small, hard, expected, eager, tmp_path):
+def test_processes_and_portions_give_the_same_bits(small, hard, expected, eager):
     """Worked by several processes, or in two portions whose folders are joined, the study says the same to the bit."""
     run = ns.Run(batch_size=4, threads=1, executor=Processes(2))
     assert alike(ns.run_importance(small, hard, RESUMED, run=run), expected)
@@ -1283,10 +1303,10 @@ def test_processes_and_portions_give_the_same_bits(small, hard, expected, eager,
                 small,
                 hard,
                 RESUMED,
-                run=ns.Run(batch_size=4, threads=1, checkpoint=tmp_path / str(number), portion=(number, 2)),
+                run=ns.Run(batch_size=4, threads=1, checkpoint=eager / str(number), portion=(number, 2)),
             )
-    checkpoint.gather([tmp_path / "1", tmp_path / "2"], tmp_path / "whole")
-    joined = ns.run_importance(small, hard, RESUMED, run=ns.Run(batch_size=4, threads=1, checkpoint=tmp_path / "whole"))
+    checkpoint.gather([eager / "1", eager / "2"], eager / "whole")
+    joined = ns.run_importance(small, hard, RESUMED, run=ns.Run(batch_size=4, threads=1, checkpoint=eager / "whole"))
     assert alike(joined, expected)
 
 
@@ -1298,24 +1318,24 @@ def noise(images: int, *, seed: int) -> ns.Data:
 
 
 def test_labels_without_meaning_give_no_selective_subnetworks():
-    """Random networks on shuffled labels: about as many false findings as the q-values allow, and p-values are level."""
+    """Random networks on shuffled labels: no more false findings than the q-values allow."""
     false, found = [], []
-    for seed in range(10):
+    for seed in range(8):
         torch.manual_seed(seed)
         network = nn.Sequential(
             nn.Conv2d(1, 12, 3, stride=2), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(12, 5)
         )
         with torch.no_grad():  # so that answers differ between images
-            data = noise(240, seed=seed)
+            data = noise(160, seed=seed)
             logits = network(ns.Preprocess(channels=1).batch(data.pixels))
             network[4].bias -= logits.mean(0) + torch.tensor([0, 0, 0, 0, 100.0])
-        spec = with_(QUICK, layers=("1",), rules=("thresholding", "masking"), controls=40)
+        spec = with_(QUICK, layers=("1",), rules=("thresholding", "masking"), controls=20)
         one = ns.run_importance(subject_of(network, name=f"random {seed}"), data, spec).tree["subnetworks"]
         false.append((one["drop_selective_q"].to_numpy() < 0.05).any())
         found.append((one["drop_selective"] - one["drop_selective_random"]).to_numpy())
-    assert sum(false) <= 3, "5 % of ten are expected, more than 3 in one case of a thousand"
+    assert sum(false) <= 2, "5 % of eight are expected, more than 2 in one case of 200"
     found = np.stack(found)
-    assert abs(found.mean()) < 3 * found.std() / np.sqrt(10 * SHOWN)  # the two rules choose nearly the same
+    assert abs(found.mean()) < 3 * found.std() / np.sqrt(8 * SHOWN)  # the two rules choose nearly the same
 
 
 def test_units_that_change_nothing_on_average_are_not_found(small, hard):
@@ -1363,3 +1383,31 @@ def test_random_sets_are_drawn_for_every_size(small, hard, kind):
             same_size = [one for one in cases if one.kind == f"random {kind}" and one.sizes == case.sizes]
             own = [one for one in same_size if one.class_number == case.class_number]
             assert sorted(one.draw for one in own) == list(range(20)), "and with its own means in place"
+
+
+@dataclass(frozen=True)
+class Torn:
+    """A reader with rows that cannot be read."""
+
+    pixels: torch.Tensor
+    rows: tuple[int, ...]
+
+    def __call__(self, row):
+        """Raw pixels."""
+        if row in self.rows:
+            message = f"image {row} is torn. Remove it"
+            raise DataError(message)
+        return self.pixels[row]
+
+
+def test_images_that_cannot_be_read_are_left_out_and_named(small, hard):
+    """Where they may be skipped, the study goes on without them and names their rows in the data that was given."""
+    split = settle(small, hard, QUICK, ns.Run())
+    rows = (int(split.selection.ids[3]), int(split.report.ids[5]))
+    torn = replace(hard, read=Torn(hard.pixels, rows), pixels=None)
+    spec = with_(EVERYTHING, which_class=("a", "b"), rules=("thresholding", "ablation", "shapley", "nisp", "influence"))
+    with pytest.raises(DataError, match="is torn"):
+        ns.run_importance(small, torn, spec)
+    result = ns.run_importance(small, replace(torn, on_error="skip"), spec)
+    assert sorted(row for row, _ in result.provenance.skipped) == sorted(rows)
+    assert int(result.tree["subnetworks"]["report_images"]) == len(split.report) - 2  # and one without a label

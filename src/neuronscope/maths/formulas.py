@@ -376,7 +376,9 @@ class _Reader:
         for number in sorted(names):
             self.known.setdefault(names[number] + _EXPANDED, Expanded(number))
         longest = sorted((name for name in self.known if name), key=len, reverse=True)
-        self.label = re.compile(rf"({'|'.join(re.escape(name) for name in longest)})(?=\s|[()&]|$)") if longest else None
+        self.label = (
+            re.compile(rf"({'|'.join(re.escape(name) for name in longest)})(?=\s|[()&]|$)") if longest else None
+        )
 
     def formula(self) -> Formula:
         """An operand, and operators with operands as long as they come."""

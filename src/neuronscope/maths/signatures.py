@@ -71,7 +71,7 @@ class Signatures:
     weight: Int64[np.ndarray, "s"]
     pixels: Int64[np.ndarray, "n"]
     local: Integer[np.ndarray, "p"]
-    start: Int64[np.ndarray, "n+1"]
+    start: Int64[np.ndarray, "_"]
     pair_signature: Int32[np.ndarray, "q"]
     pair_pixels: Int32[np.ndarray, "q"]
 
@@ -95,7 +95,7 @@ class Signatures:
         return len(self.area) - 1
 
     @cached_property
-    def first_pixel(self) -> Int64[np.ndarray, "n+1"]:
+    def first_pixel(self) -> Int64[np.ndarray, "_"]:
         """Where each image's pixels start in `local`, and the total."""
         return _starts(self.pixels)
 
@@ -298,9 +298,9 @@ class Cooccurrence:
     columns: Int32[np.ndarray, "s width"]
     pairs: Int32[np.ndarray, "pairs 2"]
     area: Int64[np.ndarray, "pairs"]
-    start: Int64[np.ndarray, "s+1"]
+    start: Int64[np.ndarray, "_"]
     pair: Int32[np.ndarray, "e"]
-    by_start: Int64[np.ndarray, "pairs+1"]
+    by_start: Int64[np.ndarray, "_"]
     by_signature: Int32[np.ndarray, "e"]
 
     @property
@@ -356,12 +356,14 @@ class UnitCounts:
         chance: for each signature, the sum over its pixels of the unit's active pixels in the pixel's image, in images
             of `cells` pixels; divided by `cells`, the intersection to expect if the mask lay at random inside each
             image. Images of other sizes are scaled to `cells`.
+        own_chance: the same sum over the unit's own active pixels.
         cells: pixels of the (largest) image.
     """
 
     active: Int64[np.ndarray, "s"]
     images: Int64[np.ndarray, "n"]
     chance: Float[np.ndarray, "s"]
+    own_chance: float
     cells: int
 
     @property
@@ -370,9 +372,7 @@ class UnitCounts:
         return int(self.active.sum())
 
 
-def unit_counts(
-    signatures: Signatures, image: Integer[np.ndarray, "m"], pixel: Integer[np.ndarray, "m"]
-) -> UnitCounts:
+def unit_counts(signatures: Signatures, image: Integer[np.ndarray, "m"], pixel: Integer[np.ndarray, "m"]) -> UnitCounts:
     """Count one unit from its active pixels, each given once.
 
     Args:
@@ -390,8 +390,7 @@ def unit_counts(
     """
     numbers = signature_of(signatures, image, pixel)
     active = np.bincount(numbers, minlength=len(signatures))
-    images = np.bincount(image, minlength=signatures.images)
-    return UnitCounts(active, images, chance_counts(signatures, images), signatures.cells)
+    return _unit(signatures, active, np.bincount(image, minlength=signatures.images))
 
 
 def mask_counts(signatures: Signatures, masks: Bool[np.ndarray, "n h w"]) -> UnitCounts:
@@ -432,7 +431,7 @@ def chance_counts(signatures: Signatures, images: Int64[np.ndarray, "n"]) -> Flo
     chosen = _ranges(start, end)
     share = images[firing] * (signatures.cells / signatures.pixels[firing])
     weights = np.repeat(share, end - start) * signatures.pair_pixels[chosen]
-    return np.bincount(signatures.pair_signature[chosen], weights=weights, minlength=len(signatures))
+    return np.bincount(signatures.pair_signature[chosen], weights=weights, minlength=len(signatures)).astype(np.float64)
 
 
 CountState = dict[str, np.ndarray]
@@ -485,10 +484,7 @@ class CountFold:
     def finish(self, state: CountState) -> Iterator[UnitCounts]:
         """The units' counts, one after the other: together in 64 bits they would double the memory."""
         for active, images in zip(state["active"], state["images"], strict=True):
-            wide = images.astype(np.int64)
-            yield UnitCounts(
-                active.astype(np.int64), wide, chance_counts(self.signatures, wide), self.signatures.cells
-            )
+            yield _unit(self.signatures, active.astype(np.int64), images.astype(np.int64))
 
     @property
     def nbytes(self) -> int:
@@ -562,7 +558,14 @@ def active_pixels(
     return np.concatenate(images), np.concatenate(pixels)
 
 
-def _starts(sizes: Integer[np.ndarray, "m"]) -> Int64[np.ndarray, "m+1"]:
+def _unit(signatures: Signatures, active: Int64[np.ndarray, "s"], images: Int64[np.ndarray, "n"]) -> UnitCounts:
+    """The counts with what follows from them."""
+    firing = np.flatnonzero(images)
+    own = float((images[firing] ** 2 * (signatures.cells / signatures.pixels[firing])).sum())
+    return UnitCounts(active, images, chance_counts(signatures, images), own, signatures.cells)
+
+
+def _starts(sizes: Integer[np.ndarray, "m"]) -> Int64[np.ndarray, "_"]:
     """Running total from 0."""
     return np.concatenate([np.zeros(1, np.int64), np.cumsum(sizes, dtype=np.int64)])
 
@@ -573,9 +576,7 @@ def _ranges(start: Int64[np.ndarray, "m"], end: Int64[np.ndarray, "m"]) -> Int64
     return np.arange(int(sizes.sum())) + np.repeat(start - (np.cumsum(sizes) - sizes), sizes)
 
 
-def _summed(
-    number: Integer[np.ndarray, "m"], values: Integer[np.ndarray, "m"], size: int
-) -> Int64[np.ndarray, "size"]:
+def _summed(number: Integer[np.ndarray, "m"], values: Integer[np.ndarray, "m"], size: int) -> Int64[np.ndarray, "size"]:
     """Sum of values by number; exact, for sums under 2^53 pixels."""
     return np.bincount(number, weights=values, minlength=size).astype(np.int64)
 

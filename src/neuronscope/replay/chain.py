@@ -82,8 +82,8 @@ class _Order:
     """
 
     first: int
-    rows: dict[int, tuple[Bool[np.ndarray, "u"], int]]
-    gone: dict[int, Bool[np.ndarray, "u"]]
+    rows: dict[int, tuple[Bool[np.ndarray, "_"], int]]
+    gone: dict[int, Bool[np.ndarray, "_"]]
     others: dict[int, list[Edit]]
 
 

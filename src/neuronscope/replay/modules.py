@@ -75,7 +75,17 @@ class Modules:
             UnsuitedError: the network called its modules in another order than before.
         """
         target = self.module.get_submodule(self.layer.module_name)
-        due = [*live.kept["calls"], (target, as_made(edited, self.layer))]
+        return self._run(live, [*live.kept["calls"], (target, as_made(edited, self.layer))])
+
+    def rest(self, live: Live) -> Float[Tensor, "n classes"]:
+        """The network run again from the layer on, itself included, with whatever hooks it has by now.
+
+        Raises:
+            UnsuitedError: the network called its modules in another order than before.
+        """
+        return self._run(live, live.kept["calls"])
+
+    def _run(self, live: Live, due: Sequence[tuple[nn.Module, Any]]) -> Float[Tensor, "n classes"]:
         place = 0
 
         def answering(part: nn.Module, forward: Callable[..., Any]) -> Callable[..., Any]:

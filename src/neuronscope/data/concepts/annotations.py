@@ -1,4 +1,4 @@
-"""Annotation files, read with suspicion: CSV tables, label-map PNGs, sizes of images; and what becomes of what is wrong.
+"""Annotation files, read with suspicion: CSV tables, label-map PNGs, sizes of images; and what becomes of faults.
 
 A reader hands everything that it finds wrong to a `Report` and goes on without the faulty part. `refuse`, the usual
 one, raises at the first; a `Collected` keeps all of them, which is how `check_concepts` finds every problem at once.
@@ -20,6 +20,8 @@ from typing import Any, Literal, NoReturn
 import numpy as np
 from jaxtyping import Int
 
+from neuronscope.data import formats
+from neuronscope.data.dataset import Data
 from neuronscope.data.formats import GZIP_MAGIC, IMAGE_FORMATS
 from neuronscope.errors import DataError
 
@@ -201,7 +203,12 @@ def expect_same_shape(file: str, came: tuple[int, int], image: tuple[int, int]) 
 
 
 def expect_listed(
-    numbers: Int[np.ndarray, "..."], listed: Int[np.ndarray, "k"], *, file: str, table: str, allowed: Iterable[int] = (0,)
+    numbers: Int[np.ndarray, "..."],
+    listed: Int[np.ndarray, "k"],
+    *,
+    file: str,
+    table: str,
+    allowed: Iterable[int] = (0,),
 ) -> None:
     """Refuse label numbers that the table of labels does not have.
 
@@ -213,9 +220,24 @@ def expect_listed(
         more = f" (and {strange.size - 1} more)" if strange.size > 1 else ""
         refuse(
             file,
-            f"holds the label {strange[0]}{more}, which {table} does not list: expected one of its {len(listed)} numbers"
-            ". Add it to the table or correct the file",
+            f"holds the label {strange[0]}{more}, which {table} does not list: expected one of its {len(listed)} "
+            "numbers. Add it to the table or correct the file",
         )
+
+
+def image_files(
+    name: str, folder: Path, names: Sequence[str], *, labels: Sequence[int] | None = None, classes: Sequence[str] = ()
+) -> Data:
+    """Image files of a concept set as a data set; without class labels unless there are some."""
+    numbers = np.array(labels if labels is not None else [-1] * len(names), dtype=np.int64)
+    return Data(
+        name=name,
+        read=formats.ImageFiles(folder, tuple(names)),
+        labels=numbers,
+        classes=tuple(classes),
+        fingerprint=formats.fingerprint_files(folder, names, numbers, classes),
+        ids=tuple(names),
+    )
 
 
 def digest_of(files: Iterable[Path | str], *further: object) -> str:

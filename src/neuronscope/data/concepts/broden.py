@@ -21,12 +21,12 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Int
 
-from neuronscope.data import formats
 from neuronscope.data.concepts.annotations import (
     Report,
     decimal,
     digest_of,
     expect_listed,
+    image_files,
     read_labels_png,
     read_table,
     refuse,
@@ -34,8 +34,7 @@ from neuronscope.data.concepts.annotations import (
 )
 from neuronscope.data.concepts.concept_data import Concept, ConceptData, expect_categories
 from neuronscope.data.concepts.masks import MaskSource
-from neuronscope.data.dataset import Data
-from neuronscope.errors import DataError, InputError
+from neuronscope.errors import InputError
 
 Ties = Literal["first", "last"]
 """Which of several categories with the same coverage is the primary one: `first` in the order of `category.csv`, as
@@ -66,9 +65,7 @@ class IndexRow:
     whole: tuple[tuple[str, int], ...]
 
 
-def read_index(
-    path: Path, *, categories: Sequence[str] | None = None, report: Report = refuse
-) -> tuple[IndexRow, ...]:
+def read_index(path: Path, *, categories: Sequence[str] | None = None, report: Report = refuse) -> tuple[IndexRow, ...]:
     """The images of an `index.csv`, gzipped or not.
 
     Args:
@@ -113,7 +110,7 @@ def clean_name(raw: str) -> str:
         >>> clean_name("art_gallery-s"), clean_name("red-c"), clean_name("t-shirt")
         ('art gallery', 'red', 't-shirt')
     """
-    return raw.removesuffix("-s").removesuffix("-c").replace("_", " ") if raw[-2:] in ("-s", "-c") else raw.replace("_", " ")
+    return (raw[:-2] if raw.endswith(("-s", "-c")) else raw).replace("_", " ")
 
 
 def load_broden(
@@ -149,7 +146,8 @@ def load_broden(
     by_path = subset is not None and not index_path.is_file()
     index_path = folder / "index.csv" if by_path else index_path
     rows = read_index(index_path, categories=chosen, report=report)
-    rows = tuple(row for row in rows if (row.maps or row.whole) and not (by_path and subset not in row.image))
+    within = subset if by_path and subset else ""
+    rows = tuple(row for row in rows if (row.maps or row.whole) and within in row.image)
     if not rows:
         refuse(str(index_path), f"has no image annotated for {', '.join(chosen)}: expected some. Ask for others")
     concepts = read_concepts(folder, chosen, rows=rows, ties=ties, report=report)
@@ -159,18 +157,9 @@ def load_broden(
     for number, row in enumerate(rows):
         for category in {category for category, _ in row.maps} | {category for category, one in row.whole if one}:
             annotated[number, chosen.index(category)] = True
-    names = tuple(row.image for row in rows)
-    labels = np.full(len(rows), -1, dtype=np.int64)
     files = [folder / "images" / file for row in rows for _, file in row.maps]
     return ConceptData(
-        images=Data(
-            name=name,
-            read=formats.ImageFiles(folder / "images", names),
-            labels=labels,
-            classes=(),
-            fingerprint=formats.fingerprint_files(folder / "images", names, labels, ()),
-            ids=names,
-        ),
+        images=image_files(name, folder / "images", [row.image for row in rows]),
         concepts=concepts,
         reader=BrodenReader(folder / "images", rows, listed),
         content=digest_of(files, hashlib.sha256(repr(rows).encode()).hexdigest()),
@@ -221,27 +210,36 @@ def read_concepts(
         frequency = whole_number(
             row["frequency"], file=str(path), what=f"frequency of '{row['name']}'", report=report, default=0
         )
-        if not number or frequency is None or number not in coverage:
+        counts = _counts(row["category"])
+        inside = [category for category, _ in counts if category in categories]
+        if not number or frequency is None or not (inside or number in coverage):
             continue
+        shares = {**dict.fromkeys(inside, 0.0), **dict(coverage.get(number, ()))}
+        places = sorted(shares, key=list(categories).index)
         if number in found:
-            report(str(path), f"lists the number {number} twice, as '{found[number].raw}' and '{row['name']}': expected "
-                   "each once. Correct it")  # fmt: skip
+            report(
+                str(path),
+                f"lists the number {number} twice, as '{found[number].raw}' and '{row['name']}': expected "
+                "each once. Correct it",
+            )
             continue
-        most = max(share for _, share in coverage[number])
-        best = [category for category, share in coverage[number] if share == most]
+        best = [category for category in places if shares[category] == max(shares.values())]
         found[number] = Concept(
             number=number,
             name=clean_name(row["name"]),
             category=best[0] if ties == "first" else best[-1],
-            level="pixel" if any(category in drawn for category, _ in coverage[number]) else "image",
-            categories=_counts(row["category"]),
+            level="pixel" if drawn.intersection(places) else "image",
+            categories=counts,
             frequency=frequency,
             raw=row["name"],
         )
     for number in sorted(set(coverage) - set(found)):
         category = coverage[number][0][0]
-        report(str(folder / f"c_{category}.csv"), f"lists the label {number}, which label.csv does not have: expected one "
-               "of its numbers. Correct either table")  # fmt: skip
+        report(
+            str(folder / f"c_{category}.csv"),
+            f"lists the label {number}, which label.csv does not have: expected one "
+            "of its numbers. Correct either table",
+        )
     return tuple(found[number] for number in sorted(found))
 
 
@@ -312,7 +310,10 @@ def _without_unknown(row: IndexRow, listed: set[int], index: Path, report: Repor
     strange = [number for _, number in row.whole if number and number not in listed]
     if not strange:
         return row
-    report(str(index), f"gives '{row.image}' the label {strange[0]}, which label.csv does not list: expected one of its "
-           f"{len(listed)} numbers. Add it to the table or correct the index")  # fmt: skip
+    report(
+        str(index),
+        f"gives '{row.image}' the label {strange[0]}, which label.csv does not list: expected one of its "
+        f"{len(listed)} numbers. Add it to the table or correct the index",
+    )
     kept = tuple((category, number) for category, number in row.whole if not number or number in listed)
     return IndexRow(image=row.image, split=row.split, side=row.side, maps=row.maps, whole=kept)

@@ -86,7 +86,9 @@ class ConceptData:
         """
         numbers = [concept.number for concept in self.concepts]
         if numbers != sorted(set(numbers)) or (numbers and numbers[0] < 1):
-            message = f"the concepts of {self.name} have the numbers {numbers[:5]}...: expected each once, ascending, from 1"
+            message = (
+                f"the concepts of {self.name} have the numbers {numbers[:5]}...: expected each once, ascending, from 1"
+            )
             raise DataError(message)
         strange = [concept for concept in self.concepts if concept.category not in self.categories]
         if strange:
@@ -138,7 +140,10 @@ class ConceptData:
         """
         found = self._table.get(number)
         if found is None:
-            message = f"{self.name} has no concept {number}: it has {len(self.concepts)}, from {min(self._table, default=0)} on"
+            least, most = min(self._table, default=0), max(self._table, default=0)
+            message = (
+                f"{self.name} has no concept {number}: expected one of its {len(self.concepts)}, {least} to {most}"
+            )
             raise UnknownName(message)
         return found
 
@@ -355,4 +360,5 @@ def _images(sets: Sequence[ConceptData], name: str) -> Data:
         classes=(),
         fingerprint=hashlib.sha256("".join(one.images.fingerprint for one in sets).encode()).hexdigest(),
         ids=tuple(flat),
+        on_error="skip" if any(one.images.on_error == "skip" for one in sets) else "raise",
     )

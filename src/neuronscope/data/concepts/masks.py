@@ -39,7 +39,9 @@ class ConceptMasks:
 
     def stack(self) -> Int[np.ndarray, "deep h w"]:
         """All labels as layers: the maps, and one full layer for each label of the whole image."""
-        full = np.broadcast_to(self.whole.astype(self.maps.dtype)[:, None, None], (len(self.whole), *self.maps.shape[1:]))
+        full = np.broadcast_to(
+            self.whole.astype(self.maps.dtype)[:, None, None], (len(self.whole), *self.maps.shape[1:])
+        )
         return np.concatenate([self.maps, full])
 
     def tuples(self) -> tuple[Int[np.ndarray, "s deep"], Int[np.ndarray, "s"]]:
@@ -54,7 +56,7 @@ class ConceptMasks:
             ([[0, 0, 2], [0, 1, 2]], [1, 2])
         """
         stack = self.stack()
-        layers = np.sort(stack.reshape(len(stack), -1), axis=0)
+        layers = np.sort(stack.reshape(len(stack), stack.shape[1] * stack.shape[2]), axis=0)
         layers[1:][layers[1:] == layers[:-1]] = 0  # a label counts once, in however many layers it is
         layers = np.sort(layers, axis=0)
         names, local = np.unique(layers, return_inverse=True)
@@ -103,7 +105,9 @@ class MaskReader(Protocol):
         ...
 
 
-def pack(regions: Iterable[tuple[int, Bool[np.ndarray, "y x"]]], *, size: tuple[int, int]) -> Int[np.ndarray, "layers y x"]:
+def pack(
+    regions: Iterable[tuple[int, Bool[np.ndarray, "y x"]]], *, size: tuple[int, int]
+) -> Int[np.ndarray, "layers y x"]:
     """Concept masks that may overlap, put into few layers: each into the first in which its pixels are free.
 
     Regions of the same concept are joined first.
@@ -160,7 +164,8 @@ class Renumbered:
     def whole(self, row: int) -> Int[np.ndarray, "m"]:
         """The whole-image labels of a row that have a number."""
         numbers = self.lookup[self.reader.whole(row)]
-        return numbers[numbers > 0]
+        kept: Int[np.ndarray, "m"] = numbers[numbers > 0]
+        return kept
 
 
 @dataclass(frozen=True)
@@ -177,7 +182,8 @@ class RenumberedSource:
 
     def read(self) -> Int[np.ndarray, "layers y x"]:
         """The label maps, renumbered."""
-        return self.lookup[self.source.read()]
+        layers: Int[np.ndarray, "layers y x"] = self.lookup[self.source.read()]
+        return layers
 
 
 @dataclass(frozen=True)

@@ -36,6 +36,7 @@ class Setting:
     Attributes:
         subject: the network.
         selection, report: the images that choose units, and the images that findings are reported on.
+        rows: of the selection and of the report images in the data that they come from.
         spec, run: options and circumstances.
         layers: whose units are scored.
         silenced: for each of them the layer where a silenced unit is really silent: after normalisation and activation.
@@ -56,6 +57,7 @@ class Setting:
     parts: int
     coupled: tuple[tuple[int, ...], ...]
     groups: Int[np.ndarray, "n"]
+    rows: tuple[Int[np.ndarray, "selection"], Int[np.ndarray, "report"]]
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -106,7 +108,8 @@ def settle(subject: Subject, data: Data, spec: ImportanceSpec, run: Run) -> Sett
                 f"{_LEAST_CONTROLS} or more, or 0 to hold findings against nothing"
             )
             raise InputError(message)
-    selection, report = two_samples(data, spec, run)
+    samples = two_samples(data, spec, run)
+    selection, report = (sample.images for sample in samples)
     for images in (selection, report):
         _check_labels(subject, images)
     classes = chosen_classes(subject, spec, selection=selection, report=report)
@@ -137,10 +140,30 @@ def settle(subject: Subject, data: Data, spec: ImportanceSpec, run: Run) -> Sett
         parts=parts,
         coupled=tuple(tuple(names.index(name) for name in group) for group in coupled(subject, layers)),
         groups=grouped(selection.labels, parts=parts, seed=run.seed, order=order),
+        rows=(samples[0].rows, samples[1].rows),
     )
 
 
-def two_samples(data: Data, spec: ImportanceSpec, run: Run) -> tuple[Data, Data]:
+@dataclass(frozen=True)
+class Sample:
+    """Some images of a data set.
+
+    Attributes:
+        images: themselves.
+        rows: where they are in the data set.
+    """
+
+    images: Data
+    rows: Int[np.ndarray, "n"]
+
+    @classmethod
+    def mixed(cls, data: Data, rows: Int[np.ndarray, "n"], *, seed: int, name: str | None = None) -> Sample:
+        """The images in an order without pattern, so that a batch holds many classes (one lends maps to the next)."""
+        chosen = rows[np.argsort(scatter(np.arange(len(rows)), seed=seed), kind="stable")]
+        return cls(data.take(chosen, name=name or data.name), chosen)
+
+
+def two_samples(data: Data, spec: ImportanceSpec, run: Run) -> tuple[Sample, Sample]:
     """Images that choose units and images that report, in an order without pattern.
 
     Raises:
@@ -150,7 +173,9 @@ def two_samples(data: Data, spec: ImportanceSpec, run: Run) -> tuple[Data, Data]
         if spec.report_data:
             message = "same-images reports on the images given: leave out --report-data, or the deviation"
             raise InputError(message)
-        both = data if "positional-overlap" in spec.legacy else mixed(data, seed=run.seed)  # its halves go by the file
+        rows = np.arange(len(data))
+        by_file = "positional-overlap" in spec.legacy  # whose halves are stretches of the file
+        both = Sample(data, rows) if by_file else Sample.mixed(data, rows, seed=run.seed)
         return both, both
     if spec.report_data:
         other = load_data(spec.report_data, split=spec.report_split or None, seed=run.seed)
@@ -167,11 +192,12 @@ def two_samples(data: Data, spec: ImportanceSpec, run: Run) -> tuple[Data, Data]
                 "they are reported on. Give other images, or leave --report-data out to split them"
             )
             raise InputError(message)
-        return mixed(data, seed=run.seed), mixed(other, seed=run.seed)
+        one, two = (Sample.mixed(each, np.arange(len(each)), seed=run.seed) for each in (data, other))
+        return one, two
     held = held_out(data.labels, share=spec.report_share, seed=run.seed)
-    selection = data.take(np.flatnonzero(~held), name=f"{data.name}, selection part")
-    report = data.take(np.flatnonzero(held), name=f"{data.name}, report part")
-    return mixed(selection, seed=run.seed), mixed(report, seed=run.seed)
+    selection = Sample.mixed(data, np.flatnonzero(~held), seed=run.seed, name=f"{data.name}, selection part")
+    report = Sample.mixed(data, np.flatnonzero(held), seed=run.seed, name=f"{data.name}, report part")
+    return selection, report
 
 
 def held_out(labels: Int[np.ndarray, "n"], *, share: float, seed: int) -> Bool[np.ndarray, "n"]:
@@ -183,11 +209,6 @@ def held_out(labels: Int[np.ndarray, "n"], *, share: float, seed: int) -> Bool[n
         first = mine[np.argsort(order[mine], kind="stable")]
         held[first[: round(share * len(mine))]] = True
     return held
-
-
-def mixed(data: Data, *, seed: int) -> Data:
-    """The images in an order without pattern, so that a batch holds many classes (one lends its maps to the next)."""
-    return data.take(np.argsort(scatter(np.arange(len(data)), seed=seed), kind="stable"), name=data.name)
 
 
 def common_images(one: Data, other: Data) -> int:

@@ -76,7 +76,7 @@ def run_importance(
     if evidence is None:
         message = "the study has no evidence although all of it was worked"
         raise AssertionError(message)
-    tree = assemble(setting, evidence, alone)
+    tree, unread = assemble(setting, evidence, alone)
     provenance = Provenance(
         study="importance",
         spec=_plain(asdict(setting.spec)),
@@ -86,7 +86,7 @@ def run_importance(
         data=data.name,
         data_fingerprint=data.fingerprint,
         images=len(setting.selection) + (0 if setting.has("same-images") else len(setting.report)),
-        skipped=evidence.seen.skipped,
+        skipped=_skipped(setting, evidence.seen.skipped, unread),
         nonfinite=_nonfinite(setting, evidence),
         circumstances=circumstances(setting.run),
         versions=versions(),
@@ -140,8 +140,10 @@ def decide(setting: Setting, evidence: Evidence) -> Found:
     return Found(scores, choices, masks(setting, evidence) if "masking" in rules else None, played)
 
 
-def assemble(setting: Setting, evidence: Evidence, alone: Mapping[int, Mapping[str, MomentsAnswer]]) -> xr.DataTree:
-    """Choose, verify, and put all groups of the result together."""
+def assemble(
+    setting: Setting, evidence: Evidence, alone: Mapping[int, Mapping[str, MomentsAnswer]]
+) -> tuple[xr.DataTree, tuple[tuple[int, str], ...]]:
+    """Choose, verify, and put all groups of the result together; and the report images that could not be read."""
     found = decide(setting, evidence)
     cases = all_cases(setting, found.choices, evidence.silenced, found.codes)
     said = try_networks(setting, cases)
@@ -155,7 +157,7 @@ def assemble(setting: Setting, evidence: Evidence, alone: Mapping[int, Mapping[s
     groups["/edges"] = strongest(setting, first.members, evidence.tables["mean"].over())
     groups["/network"] = network(setting, evidence, found)
     groups["/units"] = units(setting, evidence, found, alone)
-    return xr.DataTree.from_dict(groups)
+    return xr.DataTree.from_dict(groups), said.skipped
 
 
 def network(setting: Setting, evidence: Evidence, found: Found) -> xr.Dataset:
@@ -316,6 +318,15 @@ def largest_falls(
 
 def _stacked(tables: Mapping[str, np.ndarray]) -> np.ndarray:
     return np.stack(list(tables.values()), axis=1)
+
+
+def _skipped(
+    setting: Setting, selection: tuple[tuple[int, str], ...], report: tuple[tuple[int, str], ...]
+) -> tuple[tuple[int, str], ...]:
+    """Row in the data given, and cause, of each image left out, whichever sample it was to be in."""
+    own, other = setting.rows
+    found = [(int(own[row]), cause) for row, cause in selection] + [(int(other[row]), cause) for row, cause in report]
+    return tuple(dict.fromkeys(found))
 
 
 def _nonfinite(setting: Setting, evidence: Evidence) -> dict[str, tuple[int, ...]]:

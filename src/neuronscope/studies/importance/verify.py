@@ -37,10 +37,12 @@ class Said:
     Attributes:
         label: (n,) class of each image.
         predicted: (n, networks).
+        skipped: row among the images shown, and cause, of each image that could not be read.
     """
 
     label: Int[np.ndarray, "n"]
     predicted: Int[np.ndarray, "n v"]
+    skipped: tuple[tuple[int, str], ...] = ()
 
     @property
     def right(self) -> Bool[np.ndarray, "v n"]:
@@ -58,7 +60,7 @@ def try_networks(setting: Setting, cases: Sequence[Case]) -> Said:
         fold = Each(predicted=StackRows("predicted", images=len(setting.report)))
         found = sweep(setting.subject, setting.report, step, fold, run=setting.run, name=f"report-{first}")
         answers.append(found.answer["predicted"])
-    return _said([answer.values for answer in answers], answers[0].label)
+    return _said([answer.values for answer in answers], answers[0].label, found.skipped)
 
 
 def try_layer(setting: Setting, how: Alone, groups: tuple[MaskGroup, ...]) -> Said:
@@ -68,12 +70,12 @@ def try_layer(setting: Setting, how: Alone, groups: tuple[MaskGroup, ...]) -> Sa
     fold = Each(predicted=StackRows("predicted", images=len(images)))
     found = sweep(setting.subject, images, step, fold, run=setting.run, name=f"report-layer-{how.number}")
     answer = found.answer["predicted"]
-    return _said([answer.values], answer.label)
+    return _said([answer.values], answer.label, found.skipped)
 
 
-def _said(values: Sequence[np.ndarray], label: np.ndarray) -> Said:
+def _said(values: Sequence[np.ndarray], label: np.ndarray, skipped: tuple[tuple[int, str], ...]) -> Said:
     known = label >= 0
-    return Said(label[known].astype(np.int64), np.concatenate(values, axis=1)[known].astype(np.int64))
+    return Said(label[known].astype(np.int64), np.concatenate(values, axis=1)[known].astype(np.int64), skipped)
 
 
 def subnetworks(setting: Setting, cases: Sequence[Case], said: Said) -> xr.Dataset:
