@@ -121,7 +121,7 @@ def test_the_map_has_removed_columns_and_affected_rows(page, result):
     change = result.tree["subnetworks"]["change"].to_numpy()[0]
     assert np.array_equal(chart.series[0].y, change.T)
     assert (chart.x.label, chart.y.label) == ("Removed Subnetwork", "Affected Class")
-    assert chart.value.limits == (-0.5, 0.5)
+    assert chart.value.limits == (-1.0, 1.0)
 
 
 def test_best_units_are_those_with_the_highest_scores(page, result):

@@ -12,6 +12,7 @@ from neuronscope.models.subject import Subject
 from neuronscope.result import Result
 from neuronscope.run import Run
 from neuronscope.sweep import Plan
+from neuronscope.units import LayerInfo
 from neuronscope.views import Page
 
 
@@ -42,6 +43,7 @@ class Study:
         question: what it answers, in one sentence.
         spec: its options: a frozen pydantic dataclass whose fields carry a description. Every spec has the fields
             `layers` (patterns) and `legacy` (named deviations).
+        layers: which layers a spec asks for.
         run, plan: do it, and say beforehand what doing it takes.
         page: shows a result.
         export_original: writes a result under the file names of the program the study comes from, into a folder.
@@ -53,6 +55,7 @@ class Study:
     name: str
     question: str
     spec: type[Any]
+    layers: Callable[[Subject, Any], tuple[LayerInfo, ...]]
     run: RunStudy
     plan: PlanStudy
     page: Callable[[Result], Page]

@@ -291,7 +291,7 @@ def _check_legacy(study: Study, spec: Any) -> None:
 def header(request: Request) -> None:
     """Say what is about to be looked at."""
     subject, data = request.subject, request.data
-    layers = subject.select(*request.spec.layers)
+    layers = request.study.layers(subject, request.spec)
     names = ", ".join(layer.name for layer in layers[:_SHOWN_LAYERS]) + (", ..." if len(layers) > _SHOWN_LAYERS else "")
     classes = f"{len(data.classes):,} classes" if data.classes else "without labels"
     console.say(f"network  {subject.name} ({subject.fingerprint[:12]}), {len(subject.classes):,} outputs")

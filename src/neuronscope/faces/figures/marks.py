@@ -272,9 +272,15 @@ def _cell_texts(
     largest = float(np.abs(values).max())
     digits = 0 if (values == np.rint(values)).all() or largest >= 100 else 1 if largest >= 10 else 2  # noqa: PLR2004
     return {
-        (int(row), int(column)): f"{cells[row, column]:{'+' if chart.diverging else ''}.{digits}f}".replace("-", MINUS)
+        (int(row), int(column)): _number(float(cells[row, column]), digits=digits, signed=chart.diverging)
         for row, column in zip(*np.nonzero(shown), strict=True)
     }
+
+
+def _number(value: float, *, digits: int, signed: bool) -> str:
+    """A number in a cell; what rounds to nothing is a plain 0."""
+    text = f"{value:{'+' if signed else ''}.{digits}f}"
+    return "0" if signed and float(text) == 0 else text.replace("-", MINUS)
 
 
 def _readable(cells: Float[np.ndarray, "r c 4"]) -> Bool[np.ndarray, "r c"]:

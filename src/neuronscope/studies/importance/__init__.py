@@ -3,6 +3,7 @@
 from neuronscope.studies.importance.original import ORIGINAL_FIGURES, export_importance
 from neuronscope.studies.importance.page import importance_page
 from neuronscope.studies.importance.plan import plan_importance
+from neuronscope.studies.importance.setting import chosen_layers
 from neuronscope.studies.importance.spec import LEGACY, RULES, ImportanceSpec
 from neuronscope.studies.importance.study import run_importance
 
@@ -11,6 +12,7 @@ __all__ = [
     "ORIGINAL_FIGURES",
     "RULES",
     "ImportanceSpec",
+    "chosen_layers",
     "export_importance",
     "importance_page",
     "plan_importance",

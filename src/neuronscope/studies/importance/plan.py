@@ -7,10 +7,11 @@ from dataclasses import replace
 import numpy as np
 
 from neuronscope.data.dataset import Data
+from neuronscope.edits import drop
 from neuronscope.maths.streams import Each, StackRows
 from neuronscope.models.subject import Subject
 from neuronscope.run import Run
-from neuronscope.steps import MaskGroup, Predict, PredictMasked, PredictVariants, Step
+from neuronscope.steps import MaskGroup, PredictMasked, PredictVariants
 from neuronscope.studies.blocks import block_title
 from neuronscope.studies.importance.evidence import (
     ON_PATH,
@@ -26,10 +27,13 @@ from neuronscope.studies.importance.layers import ablated_layers, effort, single
 from neuronscope.studies.importance.setting import Setting, settle
 from neuronscope.studies.importance.silence import needs_means
 from neuronscope.studies.importance.spec import ImportanceSpec
+from neuronscope.studies.importance.variants import random_members
 from neuronscope.studies.importance.verify import NETWORKS_AT_ONCE
 from neuronscope.sweep import Plan, PlannedSweep, planned, timed
+from neuronscope.units import UnitSet
 
-_PROBE_SETS = 8  # sets of units silenced to see how long one takes
+_PROBE_SETS = (8, 40)  # sets of units silenced to see how long one takes
+_PROBE_NETWORKS = (8, 16)
 
 
 def plan_importance(
@@ -89,7 +93,7 @@ def _reporting(setting: Setting) -> list[Job]:
     fold = Each(predicted=StackRows("predicted", images=len(report)))
     one = planned(setting.subject, report, step, fold, run=setting.run, name=f"report: {many} edited networks")
     one = replace(one, forward=many * len(report))  # in sweeps of so many at once
-    jobs.append((one, many * len(report) * timed(setting.subject, report, Predict(), run=setting.run)))
+    jobs.append((one, many * len(report) * _seconds_a_network(setting)))
     for number in single_layers(setting):
         own, how = classes if spec.silence == "other-mean" else 1, effort(setting, number)
         curve = 2 * (spec.curves + 1)
@@ -120,12 +124,36 @@ def _many_sets(setting: Setting, images: Data, number: int, sets: int, name: str
 
 
 def _seconds_a_set(setting: Setting, images: Data, number: int) -> float:
-    """Seconds for an image and a set of silenced units."""
+    """Seconds for an image and a set of silenced units: what more sets take than fewer."""
     where = setting.silenced[number]
-    masks = np.zeros((_PROBE_SETS, where.units), dtype=bool)
-    masks[np.arange(_PROBE_SETS), np.arange(_PROBE_SETS) % where.units] = True
-    probe: Step = PredictMasked(where, (MaskGroup(masks),))
-    return timed(setting.subject, images, probe, run=setting.run) / _PROBE_SETS
+
+    def probe(sets: int) -> float:
+        masks = np.zeros((sets, where.units), dtype=bool)
+        masks[np.arange(sets), np.arange(sets) % where.units] = True
+        return timed(setting.subject, images, PredictMasked(where, (MaskGroup(masks),)), run=setting.run)
+
+    few, more = (probe(sets) for sets in _PROBE_SETS)
+    return max(more - few, 0.0) / (_PROBE_SETS[1] - _PROBE_SETS[0])
+
+
+def _seconds_a_network(setting: Setting) -> float:
+    """Seconds for an image and a sub-network taken out: what more networks take than fewer."""
+    counts = tuple(max(1, round(setting.spec.budget * layer.units)) for layer in setting.layers)
+    gone = random_members(setting, counts, draws=_PROBE_NETWORKS[1])
+    variants = tuple(
+        tuple(
+            drop(UnitSet.from_mask(where.name, mask[place]))
+            for place, where in zip(setting.places, setting.silenced, strict=True)
+        )
+        for mask in gone
+    )
+
+    def probe(networks: int) -> float:
+        step = PredictVariants(tuple(dict.fromkeys(setting.silenced)), variants[:networks], seed=setting.run.seed)
+        return timed(setting.subject, setting.report, step, run=setting.run)
+
+    few, more = (probe(networks) for networks in _PROBE_NETWORKS)
+    return max(more - few, 0.0) / (_PROBE_NETWORKS[1] - _PROBE_NETWORKS[0])
 
 
 def _added(jobs: list[Job]) -> tuple[tuple[PlannedSweep, ...], float]:

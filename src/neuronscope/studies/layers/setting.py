@@ -62,6 +62,15 @@ class Setting:
         return columns(self.layers)
 
 
+def chosen_layers(subject: Subject, spec: LayersSpec) -> tuple[LayerInfo, ...]:
+    """The layers that a spec asks for.
+
+    Raises:
+        UnknownName: no such layer.
+    """
+    return subject.select(*spec.layers)
+
+
 def settle(subject: Subject, data: Data, spec: LayersSpec, run: Run) -> Setting:
     """Apply deviations, choose layers, and refuse what cannot work.
 
@@ -89,7 +98,7 @@ def settle(subject: Subject, data: Data, spec: LayersSpec, run: Run) -> Setting:
         message = f"example row {max(spec.examples)} is not in {data.name}, which has {len(data)} images"
         raise InputError(message)
     named = replace(run, context=(*run.context, "layers", digest(spec)))
-    return Setting(subject, data, spec, named, subject.select(*spec.layers))
+    return Setting(subject, data, spec, named, chosen_layers(subject, spec))
 
 
 def observation(setting: Setting) -> tuple[Observe, Reducer[dict[str, Any]]]:

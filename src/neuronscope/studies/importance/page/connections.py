@@ -73,7 +73,7 @@ def _picture(view: View, layers: tuple[str, ...], own: dict[str, np.ndarray], k:
     )
     own = {name: values[kept] for name, values in own.items()}
     used = np.unique(np.concatenate([own["before"], own["after"]])).astype(int).tolist()
-    nodes = {i: _nodes(own, i) for i in used}
+    nodes = {int(i): _nodes(own, int(i)) for i in used}
     columns = tuple(_column(view, layers[i], nodes[i], k) for i in used)
     links = []
     for first, second in pairwise(used):

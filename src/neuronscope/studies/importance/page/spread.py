@@ -11,7 +11,7 @@ import pandas as pd
 from neuronscope.studies.importance.page.view import MANY_CLASSES, View, seen_labels, texts
 from neuronscope.views import Axis, Block, Chart, Panel, Section, Series, Table, Text
 
-_LIMITS = (-0.5, 0.5)  # of the colour scale: as in the original, so that pictures can be laid side by side
+_LIMITS = (-1.0, 1.0)  # of the colour scale: all that a change can be (the original ends at a half)
 
 
 def spread(view: View) -> Iterator[Block]:
@@ -50,7 +50,7 @@ def ablation_charts(view: View) -> dict[str, Chart]:
         Axis("change of accuracy", limits=_LIMITS),
         annotate=view.few_cells,
         diverging=True,
-        text="A column is a removed sub-network; colours end at 0.5, numbers do not. The diagonal is the class itself.",
+        text="A column is a removed sub-network; the diagonal is the class itself.",
     )
     own = Series("the class itself", view.get("drop_own"), low=view.get("drop_own_low"), high=view.get("drop_own_high"))
     others = Series(
