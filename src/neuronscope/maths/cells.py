@@ -164,8 +164,7 @@ def expanded(words: UInt64[np.ndarray, "*n"], *, least: int = EXPANSION) -> UInt
         for digit, value in enumerate(counter):
             same = same & (value if count >> digit & 1 else ~value)
         enough = enough | same
-    grown: UInt64[np.ndarray, "*n"] = words | enough
-    return grown
+    return np.asarray(words | enough)
 
 
 def neighbourhood(words: UInt64[np.ndarray, "*n"], *, reach: int = 5) -> UInt64[np.ndarray, "*n"]:
@@ -194,7 +193,7 @@ def neighbourhood(words: UInt64[np.ndarray, "*n"], *, reach: int = 5) -> UInt64[
     for y in range(-far, far + 1):
         for x in range(-far, far + 1):
             if y * y + x * x <= reach:
-                found = found | _shifted(words, y=y, x=x)
+                found = np.asarray(found | _shifted(words, y=y, x=x))
     return found
 
 
@@ -206,7 +205,7 @@ def _shifted(words: UInt64[np.ndarray, "*n"], *, y: int, x: int) -> UInt64[np.nd
     kept = words & np.uint64(stays)
     steps = CELLS * y + x
     moved = kept << np.uint64(steps) if steps >= 0 else kept >> np.uint64(-steps)
-    return moved & FULL
+    return np.asarray(moved & FULL)  # numpy makes scalars of arrays without axes
 
 
 def _expect_blocks(height: int, width: int) -> None:

@@ -6,10 +6,11 @@ from neuronscope.data.concepts.check import ConceptProblem, ConceptReport, Conce
 from neuronscope.data.concepts.concept_data import Concept, ConceptData, Level, combine
 from neuronscope.data.concepts.framing import WHOLE, Framing, framing_of, squashed
 from neuronscope.data.concepts.masks import ConceptMasks, MaskReader, MaskSource
-from neuronscope.data.concepts.sources import CONCEPT_SOURCES, ConceptOptions, ConceptRequest, load_concepts
+from neuronscope.data.concepts.sources import CONCEPT_SOURCES, NO_OPTIONS, ConceptOptions, ConceptRequest, load_concepts
 
 __all__ = [
     "CONCEPT_SOURCES",
+    "NO_OPTIONS",
     "WHOLE",
     "Concept",
     "ConceptData",

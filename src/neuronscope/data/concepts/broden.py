@@ -142,6 +142,8 @@ def load_broden(
     if categories is not None:
         expect_categories(categories, known, name=name)
     chosen = [category for category in known if categories is None or category in categories]
+    if not chosen:
+        refuse(str(folder / "category.csv"), "names no category: expected color, object and the like. Complete it")
     index_path = folder / (f"index_{subset}.csv" if subset else "index.csv")
     by_path = subset is not None and not index_path.is_file()
     index_path = folder / "index.csv" if by_path else index_path

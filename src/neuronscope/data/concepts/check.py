@@ -153,7 +153,7 @@ def check_concepts(
     try:
         concepts = load_concepts(source, categories=categories, limit=limit, side=side, options=options, report=found)
     except InputError as cause:
-        problems = [*(ConceptProblem(file, what, "error") for file, what in found.problems)]
+        problems = [ConceptProblem(file, what, "error") for file, what in dict.fromkeys(found.problems)]
         return _report(_named(source), None, [*problems, ConceptProblem("", str(cause), "error")], _Counts())
     return check(concepts, images=images, found=found.problems, whole_set="yes" if limit is None else "no")
 
@@ -171,9 +171,10 @@ def check(
         concepts: the set.
         images: whether to decode the images, too.
         found: problems, as (file, what), that are known already.
-        whole_set: `no` when it is part of a larger set: then concepts that do not occur are no problem.
+        whole_set: `no` when it is part of a larger set: then concepts and categories that do not occur are no
+            problem.
     """
-    problems = [ConceptProblem(file, what, "error") for file, what in found]
+    problems = [ConceptProblem(file, what, "error") for file, what in dict.fromkeys(found)]
     counts = _Counts()
     for row in range(len(concepts)):
         problems += counts.add(concepts, row)
@@ -190,16 +191,16 @@ def check(
                     "Take it out of the table, or complete the annotations"
                 )
                 problems.append(ConceptProblem("", what, "warning"))
-    for column, category in enumerate(concepts.categories):
-        lacks = (
-            "concepts"
-            if not any(one.category == category for one in concepts.concepts)
-            else ("" if concepts.annotated[:, column].any() else "annotated images")
-        )
-        if lacks:
-            problems.append(
-                ConceptProblem("", f"category '{category}' has no {lacks}: expected some. Leave it out", "warning")
+        for column, category in enumerate(concepts.categories):
+            lacks = (
+                "concepts"
+                if not any(category in (one.category, *dict(one.categories)) for one in concepts.concepts)
+                else ("" if concepts.annotated[:, column].any() else "annotated images")
             )
+            if lacks:
+                problems.append(
+                    ConceptProblem("", f"category '{category}' has no {lacks}: expected some. Leave it out", "warning")
+                )
     return _report(concepts.name, concepts, problems, counts)
 
 

@@ -161,8 +161,9 @@ def stroke_orientation(pictures: UInt8[np.ndarray, "n h w"]) -> UInt8[np.ndarray
     smooth_x = grey[:, :, :-2] + 2 * grey[:, :, 1:-1] + grey[:, :, 2:]
     dx = smooth_y[:, :, 2:] - smooth_y[:, :, :-2]
     dy = smooth_x[:, 2:] - smooth_x[:, :-2]
-    # Shifted by 12 bits so that the squares below fit into 64; the window's weights sum to 4096.
-    xx, yy, xy = (_gathered(product) >> 12 for product in (dx * dx, dy * dy, dx * dy))
+    # Divided by the window's sum of weights so that the squares below fit into 64 bits; towards zero, so that a
+    # mirrored picture gives mirrored orientations.
+    xx, yy, xy = (np.sign(sums) * (np.abs(sums) >> 12) for sums in map(_gathered, (dx * dx, dy * dy, dx * dy)))
     # The gradient's double angle: a is its cosine part, b its sine part. A stroke runs across its gradient.
     a, b, energy = xx - yy, 2 * xy, xx + yy
     numerator, denominator = COHERENCE

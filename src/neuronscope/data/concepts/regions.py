@@ -1,8 +1,8 @@
 """Outlined regions of an image as label maps: polygons, boxes, and COCO's run lengths.
 
-Coordinates are continuous: pixel (row, column) is the square from (row, column) to (row + 1, column + 1). A box covers
-a pixel when it holds the pixel's centre. Polygons are filled by PIL, whose edges are part of what they enclose; so a
-pixel whose centre lies on an edge, or closer to it than half a pixel, may count either way.
+Coordinates are continuous: pixel (row, column) is the square from (row, column) to (row + 1, column + 1). A region
+covers a pixel when it holds the pixel's centre; where a polygon crosses itself, the even-odd rule decides. (PIL and
+OpenCV round corners to whole pixels first and draw the outline, too, which makes small objects larger.)
 """
 
 from __future__ import annotations
@@ -115,13 +115,7 @@ def draw(
         y0, y1 = (_first(y * scale[1]) for y in (region.y0, region.y1))
         mask[y0:y1, x0:x1] = True
         return mask
-    from PIL import Image, ImageDraw
-
-    picture = Image.new("1", (size[1], size[0]))
-    # PIL puts pixel centres at whole numbers, annotations at halves.
-    corners = region.corners.astype(np.float64) * np.array(scale) - 0.5
-    ImageDraw.Draw(picture).polygon([(x, y) for x, y in corners.tolist()], fill=1)
-    return np.array(picture, dtype=bool)
+    return _filled(region.corners.astype(np.float64) * np.array(scale), size=size)
 
 
 def counts_from_text(text: str) -> tuple[int, ...]:
@@ -157,6 +151,24 @@ def counts_from_text(text: str) -> tuple[int, ...]:
         message = "run lengths that end within a number"
         raise ValueError(message)
     return tuple(numbers)
+
+
+def _filled(corners: Float[np.ndarray, "corners 2"], *, size: tuple[int, int]) -> Bool[np.ndarray, "y x"]:
+    """The pixels whose centres a polygon encloses, by the even-odd rule.
+
+    Along each row of pixel centres, every edge that is crossed turns inside to outside or back from there on.
+    """
+    height, width = size
+    turns = np.zeros((height, width + 1), dtype=bool)
+    for (x0, y0), (x1, y1) in zip(corners, np.roll(corners, -1, axis=0), strict=True):
+        # A corner at the very height of a row belongs to the edge below it, so that it is crossed once.
+        first, last = (min(_first(y), height) for y in (min(y0, y1), max(y0, y1)))
+        rows = np.arange(first, last)
+        if rows.size:
+            crossing = x0 + (rows + 0.5 - y0) * ((x1 - x0) / (y1 - y0))
+            turns[rows, np.clip(np.ceil(crossing - 0.5), 0, width).astype(np.int64)] ^= True
+    inside: Bool[np.ndarray, "y x"] = np.logical_xor.accumulate(turns[:, :width], axis=1)
+    return inside
 
 
 def _runs(region: RunLengths, *, size: tuple[int, int], file: str) -> Bool[np.ndarray, "y x"]:

@@ -344,7 +344,10 @@ def _of_categories(
         names = list(dict.fromkeys(category for part in whole for category in part.categories))
         expect_categories(wanted, names, name="+".join(part.name for part in whole))
     chosen = [(part, [category for category in part.categories if category in wanted]) for part in parts]
-    return [part.of_categories(inside) for part, inside in chosen if inside]
+    # A source that has chosen already knows best which images to keep: Broden keeps those whose only cell is a scene 0.
+    return [
+        part if len(inside) == len(part.categories) else part.of_categories(inside) for part, inside in chosen if inside
+    ]
 
 
 def _source(request: ConceptRequest) -> ConceptLoader:
