@@ -1,7 +1,7 @@
 """How many evaluations do truncation and the early stop of Neuron Shapley save, and at what error?
 
-The game is real: the last hidden layer of a small network trained here on scikit-learn's digits, its units the players, and
-the accuracy on 128 images their worth. The truth is a long run without any saving.
+The game is real: the last hidden layer of a small network trained here on scikit-learn's digits, its units the players,
+and the accuracy on 128 images their worth. The truth is a long run without any saving.
 """
 
 from __future__ import annotations
@@ -70,8 +70,8 @@ def figures(quick: bool) -> Iterator[measure.Figure]:  # noqa: FBT001 called by 
             full.evaluations / found.evaluations,
             "",
             None,
-            f"{full.evaluations:,} and {found.evaluations:,} masks, stopped by {found.stopped}; {best} of the {TOP} best "
-            f"units of a run four times as long; largest error {error.max():.4f}, mean {error.mean():.4f} of accuracy "
+            f"{full.evaluations:,} and {found.evaluations:,} masks, stopped by {found.stopped}; {best} of the {TOP} "
+            f"best units of a run four times as long; largest error {error.max():.4f}, mean {error.mean():.4f} of accuracy "
             f"(plain: {np.abs(full.value[:, 0] - truth).max():.4f}, {np.abs(full.value[:, 0] - truth).mean():.4f})",
         )
 

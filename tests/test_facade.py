@@ -16,6 +16,7 @@ PROJECT = Path(__file__).parents[1]
 LATE = ("matplotlib", "plotly", "ray", "captum", "starlette", "torchvision", "sklearn")
 
 PROMISED = [
+    "CONCEPT_SOURCES",
     "DATA_SOURCES",
     "EXECUTORS",
     "FETCHABLE",
@@ -28,6 +29,9 @@ PROMISED = [
     "ClassMoments",
     "CoActivation",
     "Collect",
+    "ConceptData",
+    "ConceptReport",
+    "ConceptsSpec",
     "Confusion",
     "Data",
     "DataError",
@@ -92,7 +96,9 @@ PROMISED = [
     "WeightsError",
     "__version__",
     "batches",
+    "check_concepts",
     "class_counts",
+    "concept_images",
     "data_from_arrays",
     "drop",
     "drop_checkpoints",
@@ -104,6 +110,7 @@ PROMISED = [
     "file_size",
     "gather",
     "keep",
+    "load_concepts",
     "load_data",
     "load_model",
     "locked",
@@ -113,6 +120,7 @@ PROMISED = [
     "open",
     "replace",
     "rounds",
+    "run_concepts",
     "run_importance",
     "run_layers",
     "scale",

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
         load_data,
         sort_imagenet,
     )
+    from neuronscope.data.concepts import CONCEPT_SOURCES, ConceptData, ConceptReport, check_concepts, load_concepts
     from neuronscope.data.design import Design
     from neuronscope.doctor.examination import examine
     from neuronscope.doctor.finding import Finding, worst
@@ -76,6 +77,7 @@ if TYPE_CHECKING:
     from neuronscope.run import Progress, Run
     from neuronscope.steps import Observe, Predict
     from neuronscope.studies import STUDIES
+    from neuronscope.studies.concepts import ConceptsSpec, concept_images, run_concepts
     from neuronscope.studies.importance import ImportanceSpec, run_importance
     from neuronscope.studies.layers import LayersSpec, run_layers
     from neuronscope.studies.study import Study
@@ -102,6 +104,7 @@ if TYPE_CHECKING:
     )
 
 __all__ = [
+    "CONCEPT_SOURCES",
     "DATA_SOURCES",
     "EXECUTORS",
     "FETCHABLE",
@@ -114,6 +117,9 @@ __all__ = [
     "ClassMoments",
     "CoActivation",
     "Collect",
+    "ConceptData",
+    "ConceptReport",
+    "ConceptsSpec",
     "Confusion",
     "Data",
     "DataError",
@@ -178,7 +184,9 @@ __all__ = [
     "WeightsError",
     "__version__",
     "batches",
+    "check_concepts",
     "class_counts",
+    "concept_images",
     "data_from_arrays",
     "drop",
     "drop_checkpoints",
@@ -190,6 +198,7 @@ __all__ = [
     "file_size",
     "gather",
     "keep",
+    "load_concepts",
     "load_data",
     "load_model",
     "locked",
@@ -199,6 +208,7 @@ __all__ = [
     "open",
     "replace",
     "rounds",
+    "run_concepts",
     "run_importance",
     "run_layers",
     "scale",
@@ -214,6 +224,7 @@ _HOMES = {
     "checkpoint": "drop_checkpoints gather locked",
     "collect": "Collect",
     "data": "Batch DATA_SOURCES Data DataRequest batches class_counts data_from_arrays load_data sort_imagenet",
+    "data.concepts": "CONCEPT_SOURCES ConceptData ConceptReport check_concepts load_concepts",
     "data.design": "Design",
     "doctor.examination": "examine",
     "doctor.finding": "Finding worst",
@@ -232,6 +243,7 @@ _HOMES = {
     "result": "Provenance Result",
     "run": "Progress Run",
     "steps": "Observe Predict",
+    "studies.concepts": "ConceptsSpec concept_images run_concepts",
     "studies.importance": "ImportanceSpec run_importance",
     "studies.layers": "LayersSpec run_layers",
     "studies.study": "Study",

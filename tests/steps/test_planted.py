@@ -116,9 +116,11 @@ class Failing(nn.Module):
     """Does well for a while, then meets an image it cannot bear."""
 
     def __init__(self):
-        """Random weights."""
+        """Random weights, positive, so that a large image gives large numbers everywhere."""
         super().__init__()
         self.conv, self.relu, self.fc = nn.Conv2d(1, 3, 3), nn.ReLU(inplace=True), nn.Linear(48, 4)
+        for weight in self.parameters():
+            weight.data.abs_()
 
     def forward(self, x):
         """Logits, or an error after the last layer for images with a very large number."""

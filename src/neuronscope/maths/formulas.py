@@ -106,8 +106,14 @@ Formula = Label | Expanded | Or | And | AndNot | With | Close | CloseTo
 Key = tuple[object, ...]
 """A formula's canonical form: equal for formulas that differ only in the order of operands that may change places."""
 
-_WORDS = {"OR": Or, "AND": And, "AND NOT": AndNot, "WITH": With, "CLOSE": Close}
-_NAMES = {kind: word for word, kind in _WORDS.items()}
+_WORDS: dict[str, type[Or | And | AndNot | With | Close]] = {
+    "OR": Or,
+    "AND": And,
+    "AND NOT": AndNot,
+    "WITH": With,
+    "CLOSE": Close,
+}
+_NAMES: dict[type, str] = {kind: word for word, kind in _WORDS.items()}
 
 
 def operands(formula: Formula) -> tuple[Formula, ...]:
@@ -157,7 +163,7 @@ def is_boolean(formula: Formula) -> bool:
     return isinstance(formula, Label | Or | And | AndNot) and all(is_boolean(part) for part in operands(formula))
 
 
-def key(formula: Formula) -> Key:
+def key(formula: Formula) -> Key:  # noqa: PLR0911 one case each
     """The canonical form: chains of OR and of AND are flattened and sorted, as are CLOSE and the rights of CLOSE TO.
 
     `(A AND NOT B) AND NOT C` has the form of `A AND NOT (B OR C)`. Other equivalences are not looked for.
@@ -238,23 +244,24 @@ def satisfied(formula: Formula, signatures: Signatures) -> Bool[np.ndarray, "s"]
     Raises:
         InputError: the formula is not Boolean.
     """
+    found: np.ndarray
     match formula:
         case Label(number):
             found = np.zeros(len(signatures), dtype=bool)
             found[signatures.signatures_of(number)] = True
-            return found
         case Or(left, right):
-            return satisfied(left, signatures) | satisfied(right, signatures)
+            found = satisfied(left, signatures) | satisfied(right, signatures)
         case And(left, right):
-            return satisfied(left, signatures) & satisfied(right, signatures)
+            found = satisfied(left, signatures) & satisfied(right, signatures)
         case AndNot(left, right):
-            return satisfied(left, signatures) & ~satisfied(right, signatures)
+            found = satisfied(left, signatures) & ~satisfied(right, signatures)
         case _:
             message = (
                 f"{type(formula).__name__} looks at a pixel's neighbours or image, and signatures only know its own "
                 "labels (OR, AND, AND NOT). Evaluate it on masks"
             )
             raise InputError(message)
+    return found
 
 
 def mask(
@@ -268,35 +275,36 @@ def mask(
         expansion: cells of a label's 3x3 neighbourhood, clipped at the border, that turn a cell of an expanded label
             on (1 to 8; 3 in indres).
     """
+    found: np.ndarray
+    masks = [mask(part, label_mask, expansion=expansion) for part in operands(formula)]
     match formula:
         case Label(number):
-            return label_mask(number)
+            found = label_mask(number)
         case Expanded(number):
             own = label_mask(number)
             near = [(dy, dx) for dy in (-1, 0, 1) for dx in (-1, 0, 1)]
-            around = sum(shifted.astype(np.int64) for shifted in _shifts(own, near))
-            return own | (around >= expansion)
-    masks = [mask(part, label_mask, expansion=expansion) for part in operands(formula)]
-    match formula:
+            found = own | (np.sum(list(_shifts(own, near)), axis=0) >= expansion)
         case Or():
-            return masks[0] | masks[1]
+            found = masks[0] | masks[1]
         case And():
-            return masks[0] & masks[1]
+            found = masks[0] & masks[1]
         case AndNot():
-            return masks[0] & ~masks[1]
+            found = masks[0] & ~masks[1]
         case With():
-            return masks[0] & masks[1].any((1, 2), keepdims=True)
+            found = masks[0] & masks[1].any((1, 2), keepdims=True)
         case Close():
-            return (masks[0] & neighbourhood(masks[1])) | (masks[1] & neighbourhood(masks[0]))
+            found = (masks[0] & neighbourhood(masks[1])) | (masks[1] & neighbourhood(masks[0]))
         case _:
-            return np.logical_and.reduce([masks[0], *(neighbourhood(right) for right in masks[1:])])
+            found = np.logical_and.reduce([masks[0], *(neighbourhood(right) for right in masks[1:])])
+    return found
 
 
 def neighbourhood(cells: Bool[np.ndarray, "n h w"]) -> Bool[np.ndarray, "n h w"]:
     """All cells that are close to a given one: at a squared distance of at most 5, in the same image."""
     reach = range(-2, 3)
     near = [(dy, dx) for dy in reach for dx in reach if dy * dy + dx * dx <= _CLOSE_SQUARED]
-    return np.logical_or.reduce(list(_shifts(cells, near)))
+    found: np.ndarray = np.logical_or.reduce(list(_shifts(cells, near)))
+    return found
 
 
 def _shifts(cells: Bool[np.ndarray, "n h w"], steps: list[tuple[int, int]]) -> Iterator[Bool[np.ndarray, "n h w"]]:
@@ -360,7 +368,7 @@ def _indres(formula: Formula, names: Mapping[int, str]) -> str:
             return f"{inner(formula.left)} {_NAMES[type(formula)]} {inner(formula.right)}"
 
 
-_OPERATOR = re.compile(r"\s*(AND\s+NOT|AND|OR|WITH|CLOSE\s+TO|CLOSE)(?=[\s(])")
+_OPERATOR = re.compile(r"\s*(AND\s+NOT|AND|OR|WITH|CLOSE\s+TO|CLOSE)(?=[\s(]|$)")
 _NEGATION = re.compile(r"\s*\(\s*NOT(?=[\s(])")
 
 

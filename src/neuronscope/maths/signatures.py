@@ -131,12 +131,15 @@ class Signatures:
     def signatures_of(self, label: int) -> Int32[np.ndarray, "e"]:
         """Signatures that carry a label; none for a label number that does not occur."""
         start, signatures = self.inverted
-        return signatures[start[label] : start[label + 1]] if 0 < label <= self.labels else signatures[:0]
+        chosen = slice(int(start[label]), int(start[label + 1])) if 0 < label <= self.labels else slice(0)
+        found: np.ndarray = signatures[chosen]
+        return found
 
     def signature_map(self, image: int) -> Int32[np.ndarray, "p"]:
         """Signature of every pixel of an image."""
         numbers = self.pair_signature[self.start[image] : self.start[image + 1]]
-        return numbers[self.local[self.first_pixel[image] : self.first_pixel[image + 1]]]
+        found: np.ndarray = numbers[self.local[self.first_pixel[image] : self.first_pixel[image + 1]]]
+        return found
 
     def part(self, images: Int[np.ndarray, "chosen"]) -> Signatures:
         """Some images, in the given order, with the same signature numbers; those that do not occur weigh 0.
@@ -179,12 +182,12 @@ def image_signatures(layers: Integer[np.ndarray, "layers h w"], whole: Sequence[
                [1, 7, 0],
                [7, 0, 0]])
     """
-    flat = layers.reshape(len(layers), -1)
+    flat = layers.reshape(len(layers), layers.shape[1] * layers.shape[2])
     if (flat.size and int(flat.min()) < 0) or min(whole, default=0) < 0:
         lowest = min(int(flat.min(initial=0)), *whole, 0)
         message = f"label number {lowest} is below 0: labels count from 1, 0 is no label. Look at the file that gave it"
         raise DataError(message)
-    code = np.zeros(flat.shape[1] if len(flat) else layers.shape[1] * layers.shape[2], dtype=np.int64)
+    code = np.zeros(flat.shape[1], dtype=np.int64)
     rows = np.zeros((1, 0), dtype=np.int64)
     for layer in flat:
         values, dense = _ranked(layer)
@@ -421,7 +424,8 @@ def signature_of(
         )
         raise InputError(message)
     local = signatures.local[first[image] + pixel]
-    return signatures.pair_signature[signatures.start[image] + local]
+    found: np.ndarray = signatures.pair_signature[signatures.start[image] + local]
+    return found
 
 
 def chance_counts(signatures: Signatures, images: Int64[np.ndarray, "n"]) -> Float[np.ndarray, "s"]:
@@ -573,7 +577,8 @@ def _starts(sizes: Integer[np.ndarray, "m"]) -> Int64[np.ndarray, "_"]:
 def _ranges(start: Int64[np.ndarray, "m"], end: Int64[np.ndarray, "m"]) -> Int64[np.ndarray, "total"]:
     """All whole numbers of several ranges, one range after the other."""
     sizes = end - start
-    return np.arange(int(sizes.sum())) + np.repeat(start - (np.cumsum(sizes) - sizes), sizes)
+    found: np.ndarray = np.arange(int(sizes.sum())) + np.repeat(start - (np.cumsum(sizes) - sizes), sizes)
+    return found
 
 
 def _summed(number: Integer[np.ndarray, "m"], values: Integer[np.ndarray, "m"], size: int) -> Int64[np.ndarray, "size"]:
@@ -633,8 +638,8 @@ def _distinct(
             words.append(np.zeros(len(rows), dtype=np.uint64))
         words[-1] = (words[-1] << np.uint64(bits)) | rows[:, place].astype(np.uint64)
     if len(words) == 1:
-        _, first, place = np.unique(words[0], return_index=True, return_inverse=True)
-        return rows[first], place.astype(np.int64)
+        _, first, number = np.unique(words[0], return_index=True, return_inverse=True)
+        return rows[first], number.astype(np.int64)
     order = np.lexsort(words[::-1])
     new = np.zeros(len(rows), dtype=bool)
     new[:1] = True

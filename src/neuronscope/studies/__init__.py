@@ -5,7 +5,7 @@ Adding one is a row here and a folder beside. Studies never import one another.
 
 from __future__ import annotations
 
-from neuronscope.studies import importance, layers
+from neuronscope.studies import concepts, importance, layers
 from neuronscope.studies.study import Study
 
 STUDIES: dict[str, Study] = {
@@ -32,6 +32,19 @@ STUDIES: dict[str, Study] = {
         export_original=importance.export_importance,
         original_figures=importance.ORIGINAL_FIGURES,
         legacy=importance.LEGACY,
+    ),
+    "concepts": Study(
+        name="concepts",
+        question="Which formula of human concepts does a unit detect, how well, and is there a better one?",
+        spec=concepts.ConceptsSpec,
+        layers=concepts.chosen_layers,
+        run=concepts.run_concepts,
+        plan=concepts.plan_concepts,
+        page=concepts.concepts_page,
+        export_original=concepts.export_concepts,
+        original_figures=concepts.ORIGINAL_FIGURES,
+        legacy=concepts.LEGACY,
+        data_of=concepts.concept_images,
     ),
 }
 """Name -> study."""

@@ -44,6 +44,7 @@ class Study:
         spec: its options: a frozen pydantic dataclass whose fields carry a description. Every spec has the fields
             `layers` (patterns) and `legacy` (named deviations).
         layers: which layers a spec asks for.
+        data_of: (spec, seed) -> the images, for studies whose options name them; None where they are given.
         run, plan: do it, and say beforehand what doing it takes.
         page: shows a result.
         export_original: writes a result under the file names of the program the study comes from, into a folder.
@@ -62,3 +63,4 @@ class Study:
     export_original: Callable[[Result, Path], list[Path]]
     original_figures: Mapping[str, str]
     legacy: Mapping[str, str]
+    data_of: Callable[[Any, int], Data] | None = None

@@ -7,8 +7,8 @@ proves that there is none better. Scores are fractions of sums over signatures (
 
 from neuronscope.maths.formula_search.beam import beam_search
 from neuronscope.maths.formula_search.explain import explain, explain_all
-from neuronscope.maths.formula_search.found import Explanation, Found
-from neuronscope.maths.formula_search.optimum import Certificate, certified
+from neuronscope.maths.formula_search.found import Certificate, Explanation, Found
+from neuronscope.maths.formula_search.optimum import certified
 from neuronscope.maths.formula_search.scores import Measure, Penalty, Score, measure
 from neuronscope.maths.formula_search.spec import SearchSpec
 from neuronscope.maths.formula_search.tables import SearchTables, prepare

@@ -32,6 +32,10 @@ _EPSILON = 1e-10
 """What the original adds to the denominator of a score."""
 
 
+_Order = tuple[float, int, tuple[int, ...], tuple[int, ...]]
+"""What formulas are sorted by."""
+
+
 class _Histogram(NamedTuple):
     """Area, intersection and chance of a formula with each label."""
 
@@ -219,12 +223,13 @@ def _walk(
     spec: SearchSpec,
 ) -> list[_Entry]:
     """Go through formulas from the best, leaving out those whose mask was seen."""
+    queue: list[tuple[_Order, _Entry | None, tuple[Formula, Formula] | None]]
     queue = [(_order(entry.objective, entry.formula), entry, None) for entry in ready]
     queue += [(_order(value, formula), origin, (formula, term)) for value, origin, formula, term in named]
     found: dict[tuple[float, float, int], _Entry] = {}
     for _, entry, new in sorted(queue, key=lambda item: item[0]):
         built = entry if new is None else _grown(unit, entry, *new, spec)
-        if built is not None:
+        if built is not None:  # what is ready has an entry, what is new gets one
             mark = int(unit.tables.mark[built.holds].sum(dtype=np.uint64))
             found.setdefault((built.area, built.intersection, mark), built)
         if len(found) == keep:
@@ -250,7 +255,7 @@ def _term(
     return some.origin, whole, term
 
 
-def _order(objective: float, formula: Formula) -> tuple[float, int, tuple[int, ...], tuple[int, ...]]:
+def _order(objective: float, formula: Formula) -> _Order:
     """Higher score, shorter, lower label numbers, then OR before AND before AND NOT."""
     return (-objective, length(formula), label_numbers(formula), _operators(formula))
 

@@ -191,8 +191,11 @@ class _Proof:
         unit, form, t = self.unit, self.unit.form, self._t()
         tables = unit.tables
 
-        def w(area: Float64[np.ndarray, "*a"], i: Float64[np.ndarray, "*a"], c: Float64[np.ndarray, "*a"]):  # noqa: ANN202
-            return form.numerator(i, c) - t * form.denominator(area, i)
+        def w(
+            area: Float64[np.ndarray, "*a"], i: Float64[np.ndarray, "*a"], c: Float64[np.ndarray, "*a"]
+        ) -> Float64[np.ndarray, "*a"]:
+            total: np.ndarray = form.numerator(i, c) - t * form.denominator(area, i)
+            return total
 
         signature = w(tables.weight, unit.active, unit.counts.chance)
         positive = np.flatnonzero(signature > 0)
@@ -241,13 +244,11 @@ class _Proof:
             if self.deadline is not None and time.monotonic() >= self.deadline:
                 return float(total[order[first]]), len(order) - first
             some = order[first : first + min(step, most)]
-            better = False
             for number, family in enumerate(families):
                 chosen = place[some[which[some] == number]]
-                if len(chosen):
-                    better |= self._with_every_label(sums, family.kind, family.x[chosen], family.y[chosen])
-            if better:
-                return None
+                # A find ends the step: what is left of it has to be looked at with the new t.
+                if len(chosen) and self._with_every_label(sums, family.kind, family.x[chosen], family.y[chosen]):
+                    return None
             first += len(some)
             self.completed += len(some)
             step *= 2
@@ -338,7 +339,7 @@ def _both(sums: _Sums, unit: UnitTables) -> _Bounded:
 def _without(sums: _Sums, unit: UnitTables) -> _Bounded:
     """Completions of X AND NOT Y, for labels that meet, either way round.
 
-    - OR C. W(C - X) + loss(X C) at most, as before, and <= gain(C).
+    - OR C. W(C - (X - Y)) <= W(C) + loss(X C) or loss(X - Y), and <= gain(C).
     - AND C is (X AND C) AND NOT Y, a completion of X AND C.
     - AND NOT C. W(X - Y) + loss(X C), and at most the gain of X AND NOT Y.
     """
@@ -356,7 +357,8 @@ def _with_loss(sums: _Sums) -> Float64[np.ndarray, "k"]:
     """For each X, the highest W(C) + loss(X C) over other labels C."""
     value = sums.single + sums.pair_loss
     np.fill_diagonal(value, -np.inf)
-    return value.max(1)
+    highest: np.ndarray = value.max(1)
+    return highest
 
 
 def _added(
@@ -367,13 +369,15 @@ def _added(
 ) -> Float64[np.ndarray, "m"]:
     """The most that OR with a label can add to a formula."""
     by_gain = np.minimum(float(sums.gain.max()), sums.total_gain - own_gain)
-    return np.minimum(np.minimum(float(sums.single.max()) + own_loss, with_loss), by_gain)
+    most: np.ndarray = np.minimum(np.minimum(float(sums.single.max()) + own_loss, with_loss), by_gain)
+    return most
 
 
 def _least(
     values: Float64[np.ndarray, "k"], x: Int64[np.ndarray, "m"], y: Int64[np.ndarray, "m"]
 ) -> Float64[np.ndarray, "m"]:
-    return np.minimum(values[x], values[y])
+    least: np.ndarray = np.minimum(values[x], values[y])
+    return least
 
 
 def _later_max(values: Float64[np.ndarray, "r k"]) -> Float64[np.ndarray, "r k"]:

@@ -55,7 +55,8 @@ class Form:
         """The score of masks."""
         above = self.numerator(intersection, chance)
         below = self.constant + self.denominator(area, intersection)
-        return self.factor * np.divide(above, below, out=np.zeros_like(above), where=below > 0)
+        score: np.ndarray = self.factor * np.divide(above, below, out=np.zeros_like(above), where=below > 0)
+        return score
 
     def single(self, area: float, intersection: float, chance: float) -> float:
         """The score of one mask."""

@@ -40,7 +40,8 @@ class SearchTables:
     @cached_property
     def area(self) -> Float64[np.ndarray, "k"]:
         """Pixels of each label."""
-        return self.signatures.area[self.together.numbers].astype(np.float64)
+        area: np.ndarray = self.signatures.area[self.together.numbers].astype(np.float64)
+        return area
 
     @cached_property
     def pair_area(self) -> Float64[np.ndarray, "k k"]:
@@ -171,9 +172,7 @@ def unit_tables(tables: SearchTables, counts: UnitCounts, score: Score) -> UnitT
     return UnitTables(tables, counts, score.form(counts), counts.active.astype(np.float64))
 
 
-def binned(
-    number: Int[np.ndarray, "m"], values: Float64[np.ndarray, "m"], size: int
-) -> Float64[np.ndarray, "size"]:
+def binned(number: Int[np.ndarray, "m"], values: Float64[np.ndarray, "m"], size: int) -> Float64[np.ndarray, "size"]:
     """Sum of values by number, floating also where there are none."""
     return np.bincount(number, weights=values, minlength=size).astype(np.float64, copy=False)
 

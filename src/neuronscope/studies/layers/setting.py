@@ -62,7 +62,7 @@ class Setting:
         return columns(self.layers)
 
 
-def chosen_layers(subject: Subject, spec: LayersSpec) -> tuple[LayerInfo, ...]:
+def chosen_layers(subject: Subject, spec: Any) -> tuple[LayerInfo, ...]:
     """The layers that a spec asks for.
 
     Raises:
