@@ -71,7 +71,8 @@ def figures(quick: bool) -> Iterator[measure.Figure]:  # noqa: FBT001 called by 
             "",
             None,
             f"{full.evaluations:,} and {found.evaluations:,} masks, stopped by {found.stopped}; {best} of the {TOP} "
-            f"best units of a run four times as long; largest error {error.max():.4f}, mean {error.mean():.4f} of accuracy "
+            f"best units of a run four times as long; largest error {error.max():.4f}, mean "
+            f"{error.mean():.4f} of accuracy "
             f"(plain: {np.abs(full.value[:, 0] - truth).max():.4f}, {np.abs(full.value[:, 0] - truth).mean():.4f})",
         )
 
