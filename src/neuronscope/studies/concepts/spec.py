@@ -30,6 +30,7 @@ class ConceptsSpec:
         Field(
             min_length=1,
             description="images with concepts, as in digits, broden:PATH, labelmaps:PATH, yolo:PATH, classes:PATH",
+            json_schema_extra={"commas": "belong"},  # they are part of a source, as in coco:IMAGES,JSON
         ),
     ] = ("digits",)
     categories: Annotated[tuple[str, ...], Field(description="only concepts of these categories; default: all")] = ()

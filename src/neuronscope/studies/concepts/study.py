@@ -31,7 +31,7 @@ from neuronscope.studies.concepts.folds import CountSignatures, Fitting, firing
 from neuronscope.studies.concepts.page import concepts_page
 from neuronscope.studies.concepts.setting import Setting, settle
 from neuronscope.studies.concepts.spec import ConceptsSpec
-from neuronscope.sweep import Plan, PlannedSweep, estimate, planned, sweep
+from neuronscope.sweep import Plan, PlannedSweep, estimate, planned, sweep, unfinished
 from neuronscope.units import LayerInfo
 
 Variable = tuple[tuple[str, ...], np.ndarray, str, str]
@@ -64,6 +64,10 @@ def run_concepts(subject: Subject, data: Data, spec: ConceptsSpec | None = None,
     """
     started = time.perf_counter()
     setting = settle(subject, data, spec or ConceptsSpec(), run or Run())
+    if setting.run.portion is not None:  # everything after the thresholds needs them whole
+        for layer in setting.layers:
+            threshold_units(setting, layer)
+        unfinished(setting.run)
     labels = signatures_of(setting)
     searched = labels.part(setting.searched)
     tables = prepare(searched)
@@ -139,7 +143,7 @@ def explain_layer(
     images = setting.concepts.images.take(setting.searched)
     of = f"maps/{layer.name}"
     look = Observe((layer,), maps=(layer.name,))
-    thresholds = sweep(setting.subject, images, look, tail(setting, layer), run=run, name="thresholds").answer
+    thresholds = threshold_units(setting, layer)
     fold = CountSignatures(of, searched, thresholds, setting.concepts.side)
     counts = sweep(setting.subject, images, look, fold, run=run, name="counts").answer
     found, seconds = searched_units(setting, layer, tables, counts)
@@ -152,6 +156,13 @@ def explain_layer(
     answer = sweep(setting.subject, other_images, step, folds, run=run, name="fit").answer
     areas = np.array([int(reported.weight[one].sum()) for one in holds])
     return Explained(layer, thresholds, counts, found, answer["fit"], areas, answer["top"].index.T, seconds)
+
+
+def threshold_units(setting: Setting, layer: LayerInfo) -> Any:
+    """The activation above which each unit counts as active; from a portion of the images there is no answer yet."""
+    images = setting.concepts.images.take(setting.searched)
+    look = Observe((layer,), maps=(layer.name,))
+    return sweep(setting.subject, images, look, tail(setting, layer), run=setting.run, name="thresholds").answer
 
 
 def tail(setting: Setting, layer: LayerInfo) -> UpperTail:
