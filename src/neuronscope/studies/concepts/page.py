@@ -22,7 +22,7 @@ _NAMED = 12  # units in a sentence
 _MANY = 30  # categories or layers: more would make labels unreadable
 _LINES = 8  # layers with a line or colour of their own
 _SIDE = 112  # pixels: smaller pictures are magnified to about this side, so that outlines are thin
-_DARK = 0.25  # of the brightness left outside a unit's mask
+_DARK = 0.3  # of the brightness left outside a unit's mask
 _FLOOR = 88  # grey level of black inside it: above what white becomes outside
 _LINE = (255, 210, 0)  # bright yellow, with black beside it: seen on any ground, also in grey
 _SCORES = {
@@ -82,15 +82,15 @@ class _View:
         values = self.get(name)[self.explained]
         return np.asarray(values[np.isfinite(values)], dtype=np.float64)
 
-    def name(self, unit: int) -> str:
-        """Layer and number."""
-        return f"{self.layer_of[unit]}:{self.index_of[unit]}"
-
     def those(self, chosen: Bool[np.ndarray, "units"]) -> str:
         """The chosen units in a sentence; of many the first."""
         places = np.flatnonzero(chosen)
-        more = f" and {len(places) - _NAMED:,} more" if len(places) > _NAMED else ""
-        return ", ".join(self.name(int(unit)) for unit in places[:_NAMED]) + more
+        shown = places[:_NAMED]
+        parts = []
+        for layer in dict.fromkeys(self.layer_of[shown].tolist()):
+            numbers = self.index_of[shown[self.layer_of[shown] == layer]]
+            parts.append(f"{layer}: {', '.join(str(number) for number in numbers)}")
+        return "; ".join(parts) + (f"; and {len(places) - _NAMED:,} more" if len(places) > _NAMED else "")
 
     @property
     def level(self) -> float:
@@ -136,7 +136,7 @@ class _View:
         if self.broken[unit]:
             return "NaN or infinite activations"
         if self.dead[unit]:
-            return "dead: never active"
+            return "dead: never active" if self.get("threshold")[unit] == 0 else "dead: never above its threshold"
         if not self.explained[unit]:
             return "no formula scores above 0"
         if not self.tested[unit]:
@@ -151,7 +151,7 @@ def _overview(view: _View) -> Iterator[Block]:
         "units explained", f"{explained:,} of {units:,}", note=f"in {layers} {'layer' if layers == 1 else 'layers'}"
     )
     dead = int(view.dead.sum())
-    yield Stat("dead units", dead, note="never active on the images searched" if dead else "none")
+    yield Stat("dead units", dead, note="never above their threshold on the images searched" if dead else "none")
     held = view.known("held_out")
     if held.size:
         low, high = np.quantile(held, [0.25, 0.75])
@@ -216,11 +216,6 @@ def _warnings(view: _View) -> Iterator[Block]:
             "No chance level was asked for (--draws 0): scores may be what any mask of the same area would reach.",
             tone="warning",
         )
-    elif 1 / (view.draws + 1) >= 1 - view.level:
-        yield Text(
-            f"{view.draws} draws cannot give {view.bound}: no unit can be told from chance. Take more (--draws).",
-            tone="warning",
-        )
     if view.provenance.skipped:
         yield Text(f"{len(view.provenance.skipped)} images could not be read and were left out.", tone="warning")
 
@@ -233,14 +228,15 @@ def _exceptions(view: _View) -> Iterator[Block]:
             tone="warning",
         )
     if view.dead.any():
-        yield Text(f"Dead units have no formula: {view.those(view.dead)}.", tone="note")
-    untold = view.tested & ~view.told
-    if untold.any():
         yield Text(
-            f"{int(untold.sum()):,} of {int(view.tested.sum()):,} formulas are not distinguishable from chance: on "
-            f"held-out images they fit no better than the same masks laid over other images: {view.those(untold)}.",
+            "Dead units have no formula. Nothing exceeds their threshold, as they are 0 or constant, or at their "
+            f"highest value in more than {float(view.spec['quantile']):.2%} of the positions: {view.those(view.dead)}.",
             tone="note",
         )
+    blank = ~(view.explained | view.dead | view.broken)
+    if blank.any():
+        yield Text(f"No formula has anything in common with the activity of {view.those(blank)}.", tone="note")
+    yield from _untold(view)
     unseen = view.explained & ~np.isfinite(view.get("held_out"))
     if unseen.any():
         yield Text(f"Neither active nor described on held-out images: {view.those(unseen)}.", tone="note")
@@ -258,6 +254,22 @@ def _exceptions(view: _View) -> Iterator[Block]:
             f"{np.nanmax(gap[left]):.3g} ({view.score}).",
             tone="note",
         )
+
+
+def _untold(view: _View) -> Iterator[Block]:
+    """Formulas that may be chance."""
+    tested, untold = int(view.tested.sum()), view.tested & ~view.told
+    count = int(untold.sum())
+    if not count:
+        return
+    meaning = "on held-out images they fit no better, as far as can be told, than the same masks laid over other images"
+    if count < tested:
+        yield Text(
+            f"{count:,} of {tested:,} formulas are not distinguishable from chance: {meaning}: {view.those(untold)}.",
+            tone="note",
+        )
+        return
+    yield Text(f"None of the {tested:,} formulas is distinguishable from chance: {meaning}.", tone="warning")
 
 
 def _layers(view: _View) -> Iterator[Block]:
@@ -285,7 +297,7 @@ def _layers(view: _View) -> Iterator[Block]:
         pd.DataFrame(rows),
         help={
             "explained": "units with a formula",
-            "dead": "units never active on the images searched",
+            "dead": "units never above their threshold on the images searched",
             "better than chance": f"units with {view.bound}",
             "median IoU": "of the explained units on held-out images, 0 to 1",
             "median null": "the same with masks laid over other images",
@@ -324,7 +336,7 @@ def _categories(view: _View) -> Iterator[Block]:
             if count
         ),
         Axis("category", ticks=tuple(shown)),
-        Axis("share of the explained units", "%", limits=(0.0, 100.0)),
+        Axis("share of the explained units", "%"),
         text=text,
     )
 
@@ -349,7 +361,7 @@ def _lengths(view: _View) -> Iterator[Block]:
             Series(
                 f"{layer} ({len(values):,} units)",
                 mean,
-                np.arange(1.0, longest + 1),
+                np.arange(float(longest)),
                 low if known else None,
                 high if known else None,
             )
@@ -359,11 +371,12 @@ def _lengths(view: _View) -> Iterator[Block]:
         f"{view.score} by length of the formula",
         "line",
         tuple(lines),
-        Axis("concepts of the formula, at most"),
+        Axis("concepts of the formula, at most", ticks=tuple(str(1 + i) for i in range(longest))),
         Axis(f"mean of the best {view.score}"),
         text=(
-            f"On the images searched, where a longer formula can only fit better. Band: {view.level:.0%} interval for "
-            "units like these."
+            "On the images searched, where a longer formula can only fit better. A single concept reaches "
+            f"{_median(table[usable, 0] / table[usable, -1]):.0%} of the score of {longest} in half of the units or "
+            f"more. Band: {view.level:.0%} interval for units like these."
         ),
     )
 
@@ -410,7 +423,7 @@ def _evidence(view: _View) -> Iterator[Block]:
         Axis("IoU on held-out images", limits=(0.0, 1.05 * end or 1.0)),
         text=(
             "Both axes have the same range: below the diagonal, a formula owes part of its score to having been chosen "
-            f"for it. Half the units keep {kept:.0%} of their score or more."
+            f"for it. The median unit keeps {kept:.0%} of its score."
         ),
     )
 
@@ -423,7 +436,6 @@ def _units(view: _View) -> Iterator[Block]:
         "layer": view.layer_of,
         "unit": view.index_of,
         "formula": [view.formulas[unit] or view.verdict(unit) for unit in count],
-        "category": [str(name) for name in view.get("category")],
         "held-out IoU": view.get("held_out"),
         "null": np.where(view.explained, view.get("null"), np.nan),
         "q": view.get("q"),
@@ -437,6 +449,7 @@ def _units(view: _View) -> Iterator[Block]:
             for one, own in zip(view.get("optimal"), view.explained, strict=True)
         ],
         "gap": np.where(view.explained, view.get("gap"), np.nan),
+        "category": [str(name) for name in view.get("category")],
     }
     yield Table(
         "units",
@@ -447,7 +460,8 @@ def _units(view: _View) -> Iterator[Block]:
             "category": "of its concepts",
             "held-out IoU": "active pixels and pixels of the formula: both over either, on held-out images, 0 to 1",
             "null": "the same with the unit's masks laid over other images, mean of the draws",
-            "q": "of the held-out IoU against these draws, false discovery rate over all units",
+            "q": "of the held-out IoU against these draws (counted from 1,000 draws on, below that Student's t on "
+            "their mean and spread), false discovery rate over all units",
             "verdict": f"better than chance: {view.bound}",
             "score": f"{view.score} on the images searched",
             "length": "concepts of the formula",
@@ -485,6 +499,7 @@ def _concepts(view: _View) -> Iterator[Block]:
             "pixels": "of the concept's masks, all images",
             "units": "units with the concept in their formula, also where it is excluded (AND NOT)",
         },
+        formats={"pixels": ","},
         preset="-units" if used is not None else "-pixels",
         text=f"{empty:,} concepts are in no image and in no formula." if empty else "",
     )
@@ -554,7 +569,7 @@ def _strip(view: _View, cards: xr.Dataset, place: int) -> Strip:
         if not (frame.any() or active.any() or formula.any()):
             continue  # fewer images than asked for
         pictures.append(Picture(overlay(frame, active=active, formula=formula), _caption(active, formula)))
-    return Strip(f"{view.name(unit)}  {view.formulas[unit]}", pictures, note=_note(view, unit))
+    return Strip(f"unit {view.index_of[unit]}: {view.formulas[unit]}", pictures, note=_note(view, unit))
 
 
 def _note(view: _View, unit: int) -> str:
@@ -591,7 +606,7 @@ def overlay(
         >>> white, nowhere = np.full((8, 8, 3), 255, np.uint8), np.zeros((8, 8), bool)
         >>> whole = overlay(white, active=np.tile(half, (8, 1)), formula=nowhere)
         >>> whole.shape, int(whole[0, 0, 0]), int(whole[0, -1, 0])
-        ((112, 112, 3), 255, 63)
+        ((112, 112, 3), 255, 76)
     """
     factor = max(1, _SIDE // max(frame.shape[:2]))
     large = frame.repeat(factor, axis=0).repeat(factor, axis=1).astype(np.float64)

@@ -20,6 +20,7 @@ from neuronscope.units import LayerInfo
 _ORIGINAL_MEAN = (124.6901 / 255, 118.6897 / 255, 109.5388 / 255)
 _ORIGINAL_STD = (0.224, 0.224, 0.224)  # one divisor for all channels, 255 x 0.224
 _LEAST_IMAGES = 2
+_LEAST_DRAWS = 20
 
 
 @dataclass(frozen=True)
@@ -90,6 +91,12 @@ def settle(subject: Subject, data: Data, spec: ConceptsSpec, run: Run) -> Settin
                 f"'{name}' is not a deviation of the concepts study.{nearest(name, LEGACY)} All: {', '.join(LEGACY)}"
             )
             raise UnknownName(message)
+    if 0 < spec.draws < _LEAST_DRAWS:
+        message = (
+            f"draws = {spec.draws}: so few do not say how chance scatters. Give {_LEAST_DRAWS} or more, or 0 to hold "
+            "formulas against nothing"
+        )
+        raise InputError(message)
     concepts = concepts_of(spec, seed=run.seed)
     if data.fingerprint != concepts.images.fingerprint:
         message = (

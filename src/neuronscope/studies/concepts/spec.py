@@ -70,7 +70,12 @@ class ConceptsSpec:
         float, Field(gt=0, lt=1, description="part of the images that formulas are scored on, not searched")
     ] = 0.5
     draws: Annotated[
-        int, Field(ge=0, le=10_000, description="times that masks are laid over other images, for the null; 0: none")
+        int,
+        Field(
+            ge=0,
+            le=10_000,
+            description="times that masks are laid over other images, for the null; 20 or more, 0: none",
+        ),
     ] = 99
     cards: Annotated[int, Field(ge=0, description="units of each layer shown with their images, best first")] = 12
     images: Annotated[int, Field(ge=1, le=50, description="images on a unit's card")] = 6

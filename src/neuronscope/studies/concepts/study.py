@@ -18,6 +18,7 @@ from jaxtyping import Float, Int
 
 from neuronscope.data.concepts import ConceptData
 from neuronscope.data.dataset import Data
+from neuronscope.maths.controls import against_controls
 from neuronscope.maths.formula_search import Found, SearchTables, explain, prepare
 from neuronscope.maths.formulas import Formula, label_numbers, satisfied, text
 from neuronscope.maths.resampling import bh_qvalues
@@ -243,7 +244,7 @@ def unit_variables(
     none = np.array([explanation is None for explanation in chosen])
     iou, accuracy, coverage = (np.where(none, np.nan, values) for values in (iou, accuracy, coverage))
     draws = setting.spec.draws
-    p = (1 + (chance >= iou[:, None]).sum(axis=1)) / (1 + draws) if draws else np.full(len(iou), np.nan)
+    p = against_controls(iou, chance.T).p_greater if draws else np.full(len(iou), np.nan)
     table = np.full((len(one.found), setting.spec.length), np.nan)
     for row, found in enumerate(one.found):
         table[row] = [np.nan if best is None else best.score for best in found.best]
@@ -266,7 +267,7 @@ def unit_variables(
         "activation_coverage": (unit, coverage, "share of the active pixels that the formula covers", ""),
         "active_share": (unit, active / cells, "share of the pixels that are active (images reported)", ""),
         "threshold": (unit, one.thresholds, "activation above which a position is active", ""),
-        "dead": (unit, dead.astype(np.int8), "1: never active above its threshold on the images searched", ""),
+        "dead": (unit, dead.astype(np.int8), "1: nothing exceeds its threshold on the images searched", ""),
         "optimal": (
             unit,
             np.array([-1 if c is None else int(c.optimal) for c in proved]),
