@@ -1,4 +1,4 @@
-"""The table: its addresses and checksums are those of torchvision, its rows are complete and found by their names."""
+"""The table: its addresses and checksums are those of upstream, its rows are complete and found by their names."""
 
 from __future__ import annotations
 
@@ -7,24 +7,29 @@ import re
 import pytest
 
 from neuronscope.data import DATA_SOURCES
+from neuronscope.data.concepts import CONCEPT_SOURCES
 from neuronscope.errors import InputError, UnknownName
-from neuronscope.fetching import FETCHABLE, RemoteFile, torchvision_weights
+from neuronscope.fetching import FETCHABLE, RemoteFile, fetch, torchvision_weights
 from neuronscope.fetching.items import find
 
 HEX = "0123456789abcdef"
 
+UNCHECKED = ("broden-227", "broden-384", "imagenet", "broden", "places365-resnet18")
+"""Nobody publishes a checksum of these."""
+
 
 @pytest.mark.parametrize("item", FETCHABLE.values(), ids=lambda item: item.name)
 def test_rows_are_complete(item):
-    """Something to check against (Kaggle gives nothing), terms, and a next step."""
+    """Something to check against, where there is anything, terms, and a next step."""
     assert FETCHABLE[item.name] is item
     assert item.licence
     assert item.page.startswith("http")
     assert item.then.startswith("neuronscope ")
     assert item.then.format(folder="F", file="f")
-    assert item.kind == "weights" or item.name in DATA_SOURCES
+    sources = {**DATA_SOURCES, **CONCEPT_SOURCES}
+    assert item.kind == "weights" or item.name.removesuffix("-227").removesuffix("-384") in sources
     for file in item.files:
-        assert file.checksum is not None or item.account == "kaggle"
+        assert (file.checksum is None) is (item.name in UNCHECKED)
         assert file.urls[0].startswith("https://")
 
 
@@ -75,8 +80,9 @@ def test_weights_without_a_checksum_are_refused():
 
 
 def test_weights_carry_their_checksum_in_their_name():
-    """The digits in the name are the first of the SHA-256."""
-    weights = [item.files[0] for item in FETCHABLE.values() if item.kind == "weights"]
+    """The digits in the names of torchvision's files are the first of the SHA-256."""
+    rows = [item for item in FETCHABLE.values() if item.kind == "weights" and item.name != "places365-resnet18"]
+    weights = [item.files[0] for item in rows]
     assert len(weights) == 8
     for file in weights:
         [digits] = re.findall(r"-([0-9a-f]{8})\.pth", file.name)
@@ -90,6 +96,26 @@ def test_rows_are_found_by_file_name(name):
     assert item.files[0].name == name
     assert find(item.name) is item
     assert item.name == name.split("-")[0]
+
+
+@pytest.mark.parametrize(("name", "side"), [("broden", 224), ("broden-227", 227), ("broden-384", 384)])
+def test_broden(name, side, tmp_path):
+    """Each side is fetched for itself, from the address of its builders, and leads to a check of what is unpacked."""
+    item = find(f"broden1_{side}.zip")
+    assert item is FETCHABLE[name]
+    [file] = item.files
+    assert file.urls[-1] == f"http://netdissect.csail.mit.edu/data/broden1_{side}.zip"
+    assert (file.unpack, file.size, file.about) == ("zip", None, None)
+    planned = fetch(name, to=tmp_path, action="plan")
+    assert planned.then == f"neuronscope concepts check broden:{tmp_path}/broden1_{side} --limit 500"
+
+
+def test_places365():
+    """The network of the original goes where torch keeps weights, under its own name."""
+    item = find("resnet18_places365.pth.tar")
+    assert item.name == "places365-resnet18"
+    assert item.files[0].urls[-1] == "http://places2.csail.mit.edu/models_places365/resnet18_places365.pth.tar"
+    assert item.folder().name == "checkpoints"
 
 
 def test_unknown_names():

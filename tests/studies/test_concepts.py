@@ -191,6 +191,7 @@ def test_a_flat_layer_is_a_map_of_one_position(folder, subject):
         ({"concepts": ("labelmaps:nowhere",)}, "nowhere"),
         ({"report_share": 0.99}, "expected 2 or more"),
         ({"draws": 9}, "Give 20 or more"),
+        ({"layers": ("4",), "quantile": 0.01}, "no unit would ever be active"),
     ],
 )
 def test_what_cannot_work_is_refused(folder, subject, changes, says):

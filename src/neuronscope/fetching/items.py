@@ -3,6 +3,7 @@
 To add a row is to add data, not code. Checksums are those that upstream publishes: MD5 and address of the data sets as
 in torchvision's `datasets`, their SHA-256 as in Keras (CIFAR-10) and in other projects that pin the same files; weights
 of torchvision carry the first 8 digits of their SHA-256 in the file name, and all 64 stand here where they are known.
+Of Broden and Places365 upstream publishes none: the two MD5 here are those that another project pins, the rest unknown.
 A size is that of the file to the byte, or left out: `about` is then what torchvision says in MiB, to three digits.
 """
 
@@ -184,6 +185,27 @@ def _idx(
     )
 
 
+def _broden(name: str, side: int) -> Fetchable:
+    """Broden with images of a side. The server speaks HTTP for sure; HTTPS is tried first. No checksum is published."""
+    file, folder = f"broden1_{side}.zip", f"{{folder}}/broden1_{side}"
+    return Fetchable(
+        name=name,
+        what=f"Broden, images of {side} pixels: 63,305 with 1,197 concepts (Bau et al. 2017)",
+        kind="data",
+        files=(
+            RemoteFile(
+                file,
+                tuple(f"{scheme}://netdissect.csail.mit.edu/data/{file}" for scheme in ("https", "http")),
+                unpack="zip",
+                unpack_limit=40_000_000_000,
+            ),
+        ),
+        licence="none known for the whole; it holds ADE20K, DTD, OpenSurfaces and Pascal, each under its own terms",
+        page="http://netdissect.csail.mit.edu",
+        then=f"neuronscope concepts check broden:{folder} --limit 500",
+    )
+
+
 _KAGGLE_IMAGENET = "imagenet-object-localization-challenge"
 
 _ROWS = (
@@ -303,6 +325,27 @@ _ROWS = (
         page=f"https://www.kaggle.com/competitions/{_KAGGLE_IMAGENET}",
         then="neuronscope data sort-imagenet {folder}/ILSVRC/Data/CLS-LOC/val {folder}/LOC_val_solution.csv",
         account="kaggle",
+    ),
+    _broden("broden", 224),
+    _broden("broden-227", 227),
+    _broden("broden-384", 384),
+    Fetchable(
+        name="places365-resnet18",
+        what="ResNet-18 trained on the 365 scenes of Places365 (Zhou et al. 2017)",
+        kind="weights",
+        files=(
+            RemoteFile(
+                "resnet18_places365.pth.tar",
+                tuple(
+                    f"{scheme}://places2.csail.mit.edu/models_places365/resnet18_places365.pth.tar"
+                    for scheme in ("https", "http")
+                ),
+            ),
+        ),
+        licence="CC BY, as the page of its publishers says of all their networks",
+        page="https://github.com/CSAILVision/places365",
+        then="neuronscope run concepts --model torchvision:resnet18 --weights {file} "
+        "--concepts broden:data/broden/broden1_224 --layers layer4",
     ),
     _weights(
         "alexnet",

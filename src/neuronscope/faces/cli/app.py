@@ -16,7 +16,7 @@ from typer.core import TyperGroup
 from typer.main import get_command
 
 from neuronscope import __version__
-from neuronscope.faces.cli import console, data, fetch, lists
+from neuronscope.faces.cli import concepts, console, data, fetch, lists
 
 
 def _run() -> Any:
@@ -160,6 +160,7 @@ def merge(
 app.command("fetch", epilog=fetch.EXAMPLES)(fetch.fetch)
 app.add_typer(lists.app, name="list")
 app.add_typer(data.app, name="data")
+app.add_typer(concepts.app, name="concepts")
 
 
 def main() -> None:

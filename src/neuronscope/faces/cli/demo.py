@@ -8,7 +8,7 @@ from pathlib import Path
 
 from neuronscope import STUDIES, Stat, TrainSpec, __version__, duration, load_data, load_model
 from neuronscope.faces.cli import console, recipes
-from neuronscope.faces.cli.making import make_run, make_spec
+from neuronscope.faces.cli.making import make_run, make_spec, study_data
 from neuronscope.faces.cli.run import Request, check_finite, execute, resolved, shown
 from neuronscope.faces.cli.train import CHECKPOINT
 from neuronscope.faces.cli.train import execute as execute_training
@@ -59,8 +59,9 @@ def run_demo(out: Path, *, seed: int, quiet: bool, spec: TrainSpec | None = None
     for study in STUDIES.values():
         since = time.perf_counter()
         folder = prepare_folder(out / study.name)
-        request = Request(study, subject, data, make_spec(study.spec, {}), run, folder)
-        settings = {"model": {"model": source}, "data": {"data": DATA, "split": "report"}, "study": {}, "run": {}}
+        spec_of, named = make_spec(study.spec, {}), {"data": DATA, "split": "report"} if study.data_of is None else {}
+        request = Request(study, subject, study_data(study, spec_of, named, seed=seed), spec_of, run, folder)
+        settings = {"model": {"model": source}, "data": named, "study": {}, "run": {}}
         title = f"neuronscope {__version__} demo. Repeat with: neuronscope run {study.name} --recipe {folder / RECIPE}"
         recipes.write_recipe(folder / RECIPE, resolved(settings, request), title=title)
         result, outputs = execute(request)

@@ -10,7 +10,19 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from neuronscope import EXECUTORS, Data, Executor, InputError, Run, Subject, UnknownName, load_data, load_model, nearest
+from neuronscope import (
+    EXECUTORS,
+    Data,
+    Executor,
+    InputError,
+    Run,
+    Study,
+    Subject,
+    UnknownName,
+    load_data,
+    load_model,
+    nearest,
+)
 from neuronscope.faces.cli import console
 
 EXECUTOR_OPTIONS = {"processes": "workers", "address": "address"}
@@ -127,6 +139,30 @@ def make_data(given: Mapping[str, Any], *, seed: int) -> Data:
         )
         raise InputError(message)
     return load_data(given["data"], seed=seed, **{key: value for key, value in given.items() if key != "data"})
+
+
+def study_data(study: Study, spec: Any, given: Mapping[str, Any], *, seed: int) -> Data:
+    """The images of a study: those that were named, else those that come with its own options.
+
+    Args:
+        study: the row of the table.
+        spec: its options.
+        given: the table [data].
+        seed: decides which images a limit takes.
+
+    Raises:
+        InputError: none were named and none come along; or options of images that were not named.
+    """
+    if study.data_of is None or "data" in given:
+        return make_data(given, seed=seed)
+    if given:
+        flags = ", ".join(f"--{key.replace('_', '-')}" for key in given)
+        message = (
+            f"{flags} chooses among the images of --data, but none were named: those of '{study.name}' come with its "
+            f"own options. Leave it out, or see: neuronscope run {study.name} --help"
+        )
+        raise InputError(message)
+    return study.data_of(spec, seed)
 
 
 def read_bytes(text: str) -> int:

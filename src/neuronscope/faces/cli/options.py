@@ -51,6 +51,7 @@ class Option:
         default: what holds when it is not given, as shown by `--help`; "" shows nothing.
         short: a one-letter flag.
         panel: the box of `--help` it stands in; "" for that of its table.
+        commas: of several values: whether a comma separates two, or belongs to one, as in a list of paths.
     """
 
     key: str
@@ -61,6 +62,7 @@ class Option:
     default: str = ""
     short: str = ""
     panel: str = ""
+    commas: Literal["separate", "belong"] = "separate"
 
     @property
     def flag(self) -> str:
@@ -234,7 +236,11 @@ def _spec_option(name: str, described: Any, *, default: str, panel: str) -> Opti
     kind, many = _kind(described.annotation)
     text = described.description or ""
     sentence = f"{text[:1].upper()}{text[1:]}{'.' if text else ''}"
-    return Option(name, escape(sentence), type=kind, table="study", many=many, default=default, panel=panel)
+    told = described.json_schema_extra
+    commas: Any = told.get("commas", "separate") if isinstance(told, dict) else "separate"
+    return Option(
+        name, escape(sentence), type=kind, table="study", many=many, default=default, panel=panel, commas=commas
+    )
 
 
 def _kind(annotation: Any) -> tuple[Any, bool]:
@@ -278,7 +284,7 @@ def _annotation(option: Option) -> Any:
         help=option.help + (f" [dim]\\[default: {escape(option.default)}][/dim]" if option.default else ""),
         show_default=False,
         rich_help_panel=option.panel or PANELS[option.table],
-        metavar=f"{metavar},..." if option.many else metavar,
+        metavar=f"{metavar},..." if option.many and option.commas == "separate" else metavar,
     )
     value = list[str] if option.many else option.type
     return Annotated[value | None if value is not bool else bool | None, details]
@@ -338,7 +344,7 @@ def read_values(option: Option, given: Any) -> Any:
     """
     if not option.many:
         return given
-    parts = [part for text in given for part in split(text)]
+    parts = list(given) if option.commas == "belong" else [part for text in given for part in split(text)]
     try:
         return tuple(option.type(part) if option.type in (int, float) else part for part in parts)
     except ValueError as error:

@@ -37,7 +37,7 @@ from neuronscope import (
     nearest,
 )
 from neuronscope.faces.cli import console, once, options, recipes
-from neuronscope.faces.cli.making import EXECUTOR_OPTIONS, make_data, make_run, make_spec, make_subject
+from neuronscope.faces.cli.making import EXECUTOR_OPTIONS, make_run, make_spec, make_subject, study_data
 from neuronscope.faces.cli.options import Option
 from neuronscope.faces.cli.train import full_settings, table_options
 from neuronscope.faces.outputs import RECIPE, Original, Outputs, prepare_folder, write_outputs
@@ -135,9 +135,10 @@ def _with_choices(option: Option, study: Study) -> Option:
 def _examples(study: Study) -> str:
     """Commands below the help."""
     name = study.name
+    small, large = ("", "") if study.data_of is not None else (" -d digits", " -d imagenet:PATH")
     return console.examples(
-        f"neuronscope run {name} -m builtin:viewer-cnn -w random -d digits --out runs/{name}",
-        f"neuronscope run {name} -m torchvision:resnet18 -w DEFAULT -d imagenet:PATH --layers 'layer4*' --plan",
+        f"neuronscope run {name} -m builtin:viewer-cnn -w random{small} --out runs/{name}",
+        f"neuronscope run {name} -m torchvision:resnet18 -w DEFAULT{large} --layers 'layer4*' --plan",
         f"neuronscope run {name} --recipe runs/{name}/recipe.toml --seed 1 --out runs/{name}-1",
     )
 
@@ -180,13 +181,14 @@ def _run_in(folder: Path, study: Study, spec: Any, settings: recipes.Settings, f
             checkpoint=checkpoint,
             portion=read_shard(flags.get("shard")),
         ),
-        data=make_data(settings["data"], seed=settings["run"].get("seed", 0)),
+        data=study_data(study, spec, settings["data"], seed=settings["run"].get("seed", 0)),
         subject=_network(settings, folder=folder, quiet=quiet, plan_only=plan_only),
         spec=spec,
         folder=folder,
         original="export" if settings["run"].get("export_original") else "none",
     )
-    check_classes(request.subject, request.data)
+    if study.data_of is None:  # images that come with a study are not asked for the network's classes
+        check_classes(request.subject, request.data)
     if not quiet:
         header(request)
     if plan_only or not quiet:

@@ -18,6 +18,7 @@ from jaxtyping import Float, Int
 
 from neuronscope.data.concepts import ConceptData
 from neuronscope.data.dataset import Data
+from neuronscope.errors import InputError
 from neuronscope.maths.controls import against_controls
 from neuronscope.maths.formula_search import Found, SearchTables, explain, prepare
 from neuronscope.maths.formulas import Formula, label_numbers, satisfied, text
@@ -58,7 +59,7 @@ def run_concepts(subject: Subject, data: Data, spec: ConceptsSpec | None = None,
     Example:
         >>> import neuronscope as ns
         >>> subject = ns.load_model("builtin:viewer-cnn", weights="random")
-        >>> spec = ns.ConceptsSpec(concept_limit=60, layers=("conv_layers.1",), length=2, draws=19)
+        >>> spec = ns.ConceptsSpec(concept_limit=60, layers=("conv_layers.1",), length=2, draws=20)
         >>> result = ns.run_concepts(subject, ns.concept_images(spec), spec)
         >>> len(result.units())
         32
@@ -169,7 +170,15 @@ def threshold_units(setting: Setting, layer: LayerInfo) -> Any:
 def tail(setting: Setting, layer: LayerInfo) -> UpperTail:
     """The exact upper quantile of each unit's activations over images and positions."""
     positions = int(np.prod(layer.map_shape)) if layer.map_shape else 1
-    return UpperTail(f"maps/{layer.name}", setting.spec.quantile, total=len(setting.searched) * positions)
+    values = len(setting.searched) * positions
+    if values * setting.spec.quantile < 1:
+        message = (
+            f"a share of {setting.spec.quantile:g} of a unit's {values:,} activations in '{layer.name}' "
+            f"({len(setting.searched):,} images, {positions} positions) is less than one: no unit would ever be "
+            "active. Give more images, a layer with larger maps, or a larger --quantile"
+        )
+        raise InputError(message)
+    return UpperTail(f"maps/{layer.name}", setting.spec.quantile, total=values)
 
 
 def searched_units(
