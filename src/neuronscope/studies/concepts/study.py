@@ -76,7 +76,7 @@ def run_concepts(subject: Subject, data: Data, spec: ConceptsSpec | None = None,
     explained = [explain_layer(setting, layer, searched, tables, labels) for layer in setting.layers]
     provenance = Provenance(
         study="concepts",
-        spec=_plain(asdict(setting.spec)),
+        spec=asdict(setting.spec),
         legacy=setting.spec.legacy,
         subject=setting.subject.name,
         subject_fingerprint=setting.subject.fingerprint,
@@ -416,10 +416,3 @@ def plan_concepts(subject: Subject, data: Data, spec: ConceptsSpec | None = None
             )
             sweeps.append((one, step))
     return estimate(setting.subject, searched, sweeps, run=setting.run)
-
-
-def _plain(value: Any) -> Any:
-    """Options as JSON knows them, so that they compare equal after saving."""
-    if isinstance(value, dict):
-        return {name: _plain(part) for name, part in value.items()}
-    return [_plain(part) for part in value] if isinstance(value, Sequence) and not isinstance(value, str) else value

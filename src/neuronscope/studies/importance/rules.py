@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import get_args
 
 import numpy as np
 from jaxtyping import Bool, Float, Int8
@@ -24,18 +25,7 @@ from neuronscope.studies.importance.setting import Setting
 from neuronscope.studies.importance.spec import Rule
 from neuronscope.studies.importance.tables import Stats
 
-HALVED: tuple[Rule, ...] = (
-    "thresholding",
-    "masking",
-    "activation",
-    "gradient",
-    "gradient-contrast",
-    "taylor",
-    "influence",
-    "conductance",
-    "selectivity",
-    "ablation",
-)
+HALVED: tuple[Rule, ...] = tuple(rule for rule in get_args(Rule) if rule not in ("shapley", "nisp"))
 """Rules whose scores can be had from any half of the selection images without another pass."""
 
 

@@ -8,7 +8,7 @@ every finding stands beside matched random unit sets, and silencing is done wher
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -79,7 +79,7 @@ def run_importance(
     tree, unread = assemble(setting, evidence, alone)
     provenance = Provenance(
         study="importance",
-        spec=_plain(asdict(setting.spec)),
+        spec=asdict(setting.spec),
         legacy=setting.spec.legacy,
         subject=setting.subject.name,
         subject_fingerprint=setting.subject.fingerprint,
@@ -338,10 +338,3 @@ def _nonfinite(setting: Setting, evidence: Evidence) -> dict[str, tuple[int, ...
         for layer, place in zip(setting.layers, setting.places, strict=True)
     }
     return {name: numbers for name, numbers in found.items() if numbers}
-
-
-def _plain(value: Any) -> Any:
-    """Options as JSON knows them, so that they compare equal after saving."""
-    if isinstance(value, dict):
-        return {name: _plain(part) for name, part in value.items()}
-    return [_plain(part) for part in value] if isinstance(value, Sequence) and not isinstance(value, str) else value

@@ -87,7 +87,7 @@ def run_layers(subject: Subject, data: Data, spec: LayersSpec | None = None, *, 
     unfinished(setting.run)
     provenance = Provenance(
         study="layers",
-        spec=_plain(asdict(setting.spec)),
+        spec=asdict(setting.spec),
         legacy=setting.spec.legacy,
         subject=setting.subject.name,
         subject_fingerprint=setting.subject.fingerprint,
@@ -263,10 +263,3 @@ def _listed(parts: Sequence[dict[str, tuple[int, ...]]]) -> dict[str, tuple[int,
         for name, units in part.items():
             whole[name] = whole.get(name, ()) + units
     return whole
-
-
-def _plain(value: Any) -> Any:
-    """Options as JSON knows them, so that they compare equal after saving."""
-    if isinstance(value, dict):
-        return {name: _plain(part) for name, part in value.items()}
-    return [_plain(part) for part in value] if isinstance(value, Sequence) and not isinstance(value, str) else value
