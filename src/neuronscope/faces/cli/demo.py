@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from neuronscope import STUDIES, Stat, TrainSpec, __version__, duration, load_data, load_model
@@ -76,7 +76,11 @@ def run_demo(out: Path, *, seed: int, quiet: bool, spec: TrainSpec | None = None
         f"then looked at its units with {len(data):,} digits it had never seen.",
         [(chapter.title, chapter.address, chapter.text) for chapter in chapters],
         stats=[
-            *(stat for chapter in chapters for stat in chapter.stats[:_SHOWN_STATS]),
+            *(
+                replace(stat, label=f"{chapter.title}: {stat.label}")
+                for chapter in chapters
+                for stat in chapter.stats[:_SHOWN_STATS]
+            ),
             *(Stat(f"Time: {chapter.title}", round(chapter.seconds, 1), unit="s") for chapter in chapters),
         ],
         meta={
