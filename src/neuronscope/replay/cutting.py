@@ -158,7 +158,6 @@ def cut(module: nn.Module, layer: LayerInfo, example: Tensor, *, memory: int = M
             KeyError,
             IndexError,
             AttributeError,
-            NotImplementedError,
         ) as problem:
             # The network's own code meets shapes and calls it was not written for; the next way spares it that.
             reasons.append(f"{type(problem).__name__}: {problem}".splitlines()[0])
