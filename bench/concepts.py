@@ -8,11 +8,13 @@ that the cost depends on (images, labels, signatures, image-signature pairs) are
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
+import itertools
 import resource
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +23,9 @@ from jaxtyping import Float, Int
 
 import _measure as measure
 from neuronscope.maths.formula_search import SearchSpec, SearchTables, explain, prepare
+from neuronscope.maths.signature_counts import batch_labels, count_batch
 from neuronscope.maths.signatures import (
+    CountFold,
     ImageSignatures,
     Signatures,
     UnitCounts,
@@ -37,21 +41,31 @@ SIDE, MAP, QUANTILE = 112, 7, 0.005
 
 @dataclass(frozen=True)
 class World:
-    """What occurs with what: objects of a scene, parts and colours of an object, by label number."""
+    """What occurs with what: objects of a scene, parts and colours of an object, by label number.
 
+    Attributes:
+        count: objects there are.
+        scene: label number before the first scene.
+    """
+
+    count: int
+    scene: int
     objects: Int[np.ndarray, "scenes m"]
     parts: Int[np.ndarray, "objects m"]
     colours: Int[np.ndarray, "objects m"]
 
 
-def world(rng: np.random.Generator) -> World:
-    """Labels 1 to 11 are colours, then come objects, parts and scenes."""
-    rare = 1 / np.arange(1, OBJECTS + 1) ** 0.7
-    objects = np.stack([rng.choice(OBJECTS, 40, replace=False, p=rare / rare.sum()) for _ in range(SCENES)])
+def world(rng: np.random.Generator, share: float = 1.0) -> World:
+    """Labels 1 to 11 are colours, then come objects, parts and scenes: a share of the usual number of each."""
+    count, parts, scenes = (int(number * share) for number in (OBJECTS, PARTS, SCENES))
+    rare = 1 / np.arange(1, count + 1) ** 0.7
+    objects = np.stack([rng.choice(count, 40, replace=False, p=rare / rare.sum()) for _ in range(scenes)])
     return World(
+        count,
+        COLOURS + count + parts,
         objects + COLOURS + 1,
-        rng.integers(0, PARTS, (OBJECTS, 3)) + COLOURS + OBJECTS + 1,
-        rng.integers(1, COLOURS + 1, (OBJECTS, 3)),
+        rng.integers(0, parts, (count, 3)) + COLOURS + count + 1,
+        rng.integers(1, COLOURS + 1, (count, 3)),
     )
 
 
@@ -66,7 +80,8 @@ def regions(rng: np.random.Generator, count: int, side: int) -> Int[np.ndarray, 
 
 def labelled(rng: np.random.Generator, made: World, *, side: int) -> tuple[Int[np.ndarray, "l h w"], list[int]]:
     """One image: layers for colour, object and up to two for parts, and a scene."""
-    scene = int(rng.integers(SCENES)) if rng.random() < 0.2 else min(SCENES - 1, int(rng.exponential(SCENES / 6)))
+    scenes = len(made.objects)
+    scene = int(rng.integers(scenes)) if rng.random() < 0.2 else min(scenes - 1, int(rng.exponential(scenes / 6)))
     count = int(rng.integers(6, 14))
     objects = made.objects[scene][np.minimum(rng.exponential(5, count).astype(np.int64), 39)]
     where = regions(rng, count, side)
@@ -82,13 +97,13 @@ def labelled(rng: np.random.Generator, made: World, *, side: int) -> tuple[Int[n
             there = rng.random(4 * count) < share
             layers.append(np.where(there[fine], made.parts[(objects - COLOURS - 1)[where], (fine % 2) + layer], 0))
     layers[1] = np.where(rng.random(count)[where] < 0.05, 0, layers[1])
-    return np.stack(layers).astype(np.uint16), [COLOURS + OBJECTS + PARTS + 1 + scene]
+    return np.stack(layers).astype(np.uint16), [made.scene + 1 + scene]
 
 
-def reduced(images: int, side: int, seed: int, clock: list[float]) -> Iterator[ImageSignatures]:
+def reduced(images: int, side: int, seed: int, clock: list[float], share: float = 1.0) -> Iterator[ImageSignatures]:
     """Images one at a time, reduced; the seconds of the reduction alone are added to the clock."""
     rng = np.random.default_rng(seed)
-    made = world(rng)
+    made = world(rng, share)
     for _ in range(images):
         layers, whole = labelled(rng, made, side=side)
         start = time.perf_counter()
@@ -222,6 +237,111 @@ def at_scale(images: int, units: int, side: int, *, full: bool) -> Iterator[meas
     )
 
 
+STEPS = {
+    "upsampling and counting": None,
+    "the search at length 3": SearchSpec(),
+    "the proof of length 3": SearchSpec(certify="optimum"),
+}
+
+
+def fastest(function: Callable[[], object], repeats: int = 3) -> float:
+    """Seconds of the fastest of a few runs."""
+    times = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        function()
+        times.append(time.perf_counter() - start)
+    return min(times)
+
+
+def growth(images: int, units: int, side: int) -> Iterator[measure.Figure]:
+    """Seconds per unit with twice and four times the images or labels, over those of the base; and with length."""
+    whole = list(reduced(4 * images, side, 0, [0.0]))
+    by_labels = [list(reduced(images, side, 0, [0.0], share)) for share in (0.25, 0.5)]
+    sets = {"images": [whole[: factor * images] for factor in (1, 2, 4)], "labels": [*by_labels, whole[:images]]}
+    for name, members in sets.items():
+        assembled = [assemble(made) for made in members]
+        tables = [prepare(one) for one in assembled]
+        times = {step: np.zeros((units, len(members))) for step in STEPS}
+        with measure.Watch() as watch:
+            for seed, (at, one) in itertools.product(range(units), enumerate(tables)):
+                maps = unit_maps(one.signatures, one, seed, side)
+                counts, _, _ = counted(one.signatures, maps, side)
+                explain(one, counts, SearchSpec(certify="optimum"))  # what all units share is made now
+                for step, spec in STEPS.items():
+                    run = functools.partial(counted, one.signatures, maps, side)
+                    times[step][seed, at] = fastest(
+                        run if spec is None else functools.partial(explain, one, counts, spec)
+                    )
+        for step, taken in times.items():
+            ratio = taken / taken[:, :1]
+            sizes = ", ".join(
+                f"{one.signatures.images:,} images, {one.labels:,} labels, {len(one.weight):,} signatures"
+                for one in tables
+            )
+            yield measure.Figure(
+                f"4 times the {name}: seconds per unit of {step}, over those of the base",
+                float(np.median(ratio[:, 2])),
+                "",
+                None,
+                f"twice: {np.median(ratio[:, 1]):.3g}; of single units {ratio[:, 2].min():.3g} to "
+                f"{ratio[:, 2].max():.3g}; base {1e3 * np.median(taken[:, 0]):.3g} ms; sets: {sizes}; others used "
+                f"{watch.busy:.0%}",
+            )
+    yield length_growth(tables[-1], units, side)
+    yield at_once(tables[-1], units, side)
+
+
+def length_growth(tables: SearchTables, units: int, side: int) -> measure.Figure:
+    """The search at every length from 1 to 10, over length 3."""
+    ratios = np.zeros((units, 10))
+    with measure.Watch() as watch:
+        for seed in range(units):
+            counts, _, _ = counted(tables.signatures, unit_maps(tables.signatures, tables, seed, side), side)
+            for length in range(1, 11):
+                ratios[seed, length - 1] = fastest(
+                    functools.partial(explain, tables, counts, SearchSpec(length=length))
+                )
+    ratios /= ratios[:, 2:3]
+    each = ", ".join(f"{ratio:.2f}" for ratio in np.median(ratios, axis=0))
+    return measure.Figure(
+        "seconds of the search at length 10, over length 3",
+        float(np.median(ratios[:, -1])),
+        "",
+        None,
+        f"lengths 1 to 10: {each}; {units} units; others used {watch.busy:.0%}",
+    )
+
+
+def at_once(tables: SearchTables, units: int, side: int) -> measure.Figure:
+    """Counts of many units of a batch after one another in numpy, over all at once in torch, which must be equal."""
+    import torch
+
+    number, batch = 16 * units, np.arange(min(64, tables.signatures.images))
+    each = [unit_maps(tables.signatures, tables, seed, side)[batch] for seed in range(units)]
+    maps = np.stack([np.roll(one, shift, axis=0) for one in each for shift in range(16)], axis=1)
+    above = np.quantile(maps, 1 - QUANTILE, axis=(0, 2, 3))
+    fold = CountFold(tables.signatures, number)
+    tensors, bounds = torch.from_numpy(maps), torch.from_numpy(above.astype(np.float64))
+    states = [fold.start(), {name: torch.from_numpy(values) for name, values in fold.start().items()}]
+
+    def after_another() -> None:
+        for unit in range(number):
+            one = np.ascontiguousarray(maps[:, unit])
+            image, pixel = active_pixels(one, above=float(bounds[unit]), shape=(side, side))
+            fold.add(states[0], unit=np.full(len(image), unit), image=image, pixel=pixel)
+
+    def together() -> None:
+        labels = batch_labels(tables.signatures, batch)
+        count_batch(states[1], tensors, labels=labels, shape=(side, side), lower=bounds)
+
+    paired = measure.pairs(together, after_another, repeats=5)
+    for name, values in states[0].items():
+        assert np.array_equal(values, states[1][name].numpy())
+    question = f"counts of {number} units in {len(batch)} images: one by one in numpy, over all at once in torch"
+    return measure.judged(question, paired, goal="", met=lambda _: True)
+
+
 def known(numbers: Int[np.ndarray, "k"], layers: Int[np.ndarray, "l h w"]) -> Int[np.ndarray, "l h w"]:
     """Label maps with other labels taken away."""
     return np.where(np.isin(layers, numbers), layers, 0)
@@ -291,10 +411,11 @@ def against_package(images: int, labels: int, units: int, *, full: bool, side: i
 
 
 def figures(quick: bool) -> Iterator[measure.Figure]:  # noqa: FBT001 called by the harness
-    """The full-size set and a quarter of it, or a twentieth; and the published package on a small one."""
+    """The full-size set and a quarter of it, or a twentieth; growth; and the published package on a small one."""
     yield from at_scale(1000 if quick else 22_210, 3 if quick else 8, SIDE, full=not quick)
     if not quick:
         yield from at_scale(5_552, 4, SIDE, full=False)  # a quarter of the images: how the cost grows
+    yield from growth(250 if quick else 2776, 2 if quick else 6, SIDE)
     yield from against_package(200 if quick else 1000, 40 if quick else 150, 2 if quick else 4, full=not quick)
 
 

@@ -290,6 +290,10 @@ class NetworkLinks:
 class Network:
     """A layered graph: a column of nodes for each layer, and weighted links between neighbouring columns.
 
+    With `form="tree"` the columns are depths, and each node but those of the first column hangs on one other: the roots
+    stand on the left, one tree below the other. Values are then written out, as all nodes look alike, and dashes of
+    negative links say what a branch excludes.
+
     Attributes:
         name: file name (without suffix) under `figures/`, unique on the page.
         columns: from left to right, at least one.
@@ -297,9 +301,11 @@ class Network:
         value: what the values of nodes mean.
         weight: what the weights mean. The widest line is the largest weight of all columns, or of `limits` if set, for
             networks that are to be compared.
+        form: `layers` is any layered graph; `tree` one or more trees.
 
     Raises:
-        InputError: no columns, links that do not lie between columns, or a position that is not in its column.
+        InputError: no columns, links that do not lie between columns, a position that is not in its column, or a node
+            of a tree that does not hang on exactly one other.
     """
 
     name: str
@@ -309,9 +315,10 @@ class Network:
     text: str = ""
     value: Axis = field(default_factory=lambda: Axis("value"))
     weight: Axis = field(default_factory=lambda: Axis("weight"))
+    form: Literal["layers", "tree"] = "layers"
 
     def __post_init__(self) -> None:
-        """Refuse links that lead nowhere."""
+        """Refuse links that lead nowhere, and nodes of trees that hang on none or several."""
         _require(bool(self.columns), f"network '{self.name}' is empty", "at least one column", "none", "Add columns")
         between = len(self.columns) - 1
         _require(
@@ -331,6 +338,15 @@ class Network:
                     f"{outside[0] if outside.size else ''}",
                     "Give positions in the column, not unit numbers",
                 )
+        for links, column in zip(self.links, self.columns[1:] if self.form == "tree" else (), strict=False):
+            parents = np.bincount(links.end, minlength=len(column.nodes))
+            _require(
+                bool((parents == 1).all()),
+                f"a node in column '{column.label}' of the tree '{self.name}' does not hang on one other",
+                "one link to each node but the roots",
+                f"{parents[parents != 1][0] if (parents != 1).any() else ''}",
+                "Give a node that is needed twice two places, or set form='layers'",
+            )
 
 
 def _require(sound: bool, wrong: str, expected: str, came: str, advice: str) -> None:  # noqa: FBT001 the one thing checked

@@ -36,6 +36,9 @@ _BLOCK = 1 << 22
 _CACHE = 64
 """Images upsampled at a time: their maps stay in the processor's cache."""
 
+_WEIGHT_UNIT = 1 << 23
+"""Weights of upsampling are multiples of one over this: they and their complements fit 24 bits."""
+
 
 @dataclass(frozen=True)
 class ImageSignatures:
@@ -513,6 +516,9 @@ def unit_blocks(signatures: Signatures, *, units: int, most_bytes: int) -> list[
 def interpolation_matrix(source: int, target: int) -> Float32[np.ndarray, "target source"]:
     """Weights of bilinear upsampling along one side, pixel centres at halves (torch's `align_corners=False`).
 
+    Weights are whole multiples of 2^-23. So the two of a pixel sum to exactly 1, and an interpolated value never
+    exceeds those it is made from, not by the last bit either.
+
     Example:
         >>> interpolation_matrix(2, 4).tolist()
         [[1.0, 0.0], [0.75, 0.25], [0.25, 0.75], [0.0, 1.0]]
@@ -520,10 +526,11 @@ def interpolation_matrix(source: int, target: int) -> Float32[np.ndarray, "targe
     centre = np.clip((np.arange(target) + 0.5) * (source / target) - 0.5, 0, source - 1)
     low = np.floor(centre).astype(np.int64)
     high = np.minimum(low + 1, source - 1)
-    matrix = np.zeros((target, source), dtype=np.float32)
-    matrix[np.arange(target), high] = centre - low
-    matrix[np.arange(target), low] += (1 - (centre - low)).astype(np.float32)
-    return matrix
+    share = np.round((centre - low) * _WEIGHT_UNIT) / _WEIGHT_UNIT
+    matrix = np.zeros((target, source))
+    matrix[np.arange(target), high] = share
+    matrix[np.arange(target), low] += 1 - share
+    return matrix.astype(np.float32)
 
 
 def active_pixels(
@@ -538,21 +545,28 @@ def active_pixels(
     Only maps with a value above `above` are upsampled, and of those only rows: a bilinear value never exceeds those it
     is made from. (Section 2.4 of the originals: CE, CCE.)
 
+    Columns are interpolated first and rounded to 32 bits, then rows. Both products are taken in 64 bits, where a weight
+    times an activation is exact: what remains is one rounded sum of two numbers, the same in every order and with fused
+    arithmetic. So `signature_counts.count_batch` finds the same pixels on other devices.
+
     Args:
-        maps: a unit's activations in every image.
+        maps: a unit's activations in every image, finite; taken as 32-bit numbers.
         above: pixels at this value or under it are not active.
         below: pixels at this value or over it are not active.
         shape: height and width to upsample to.
     """
-    tall = interpolation_matrix(maps.shape[1], shape[0])
-    wide = interpolation_matrix(maps.shape[2], shape[1]).T.copy()
-    firing = np.flatnonzero(maps.reshape(len(maps), -1).max(1, initial=-np.inf) > above)
+    tall = interpolation_matrix(maps.shape[1], shape[0]).astype(np.float64)
+    wide = interpolation_matrix(maps.shape[2], shape[1]).T.astype(np.float64)
+    exact = maps.astype(np.float32, copy=False)
+    # As an array of 64 bits: numpy would round a plain number to the 32 bits of the activations.
+    bound = np.asarray(above, dtype=np.float64)
+    firing = np.flatnonzero(exact.reshape(len(exact), -1).max(1, initial=-np.inf) > bound)
     images, pixels = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
     for first in range(0, len(firing), _CACHE):
         some = firing[first : first + _CACHE]
-        high = np.matmul(tall, maps[some].astype(np.float32, copy=False))
+        high = np.matmul(tall, exact[some]).astype(np.float32)
         rows = high.reshape(-1, maps.shape[2])
-        chosen = np.flatnonzero(rows.max(1) > above)
+        chosen = np.flatnonzero(rows.max(1) > bound)
         values = rows[chosen] @ wide
         flat = np.flatnonzero((values > above) & (values < below) if np.isfinite(below) else values > above)
         row, column = np.divmod(flat, shape[1])

@@ -19,6 +19,7 @@ from neuronscope.faces.figures.inline import Words, inline_svg
 from neuronscope.faces.figures.networks import compose_network, describe_network, network_title_height
 from neuronscope.faces.figures.panels import compose_panel, describe_panel, panel_title_height
 from neuronscope.faces.figures.style import THEMES, Theme, clean, fonts_may_lack_glyphs, style
+from neuronscope.faces.figures.trees import compose_trees, describe_trees, trees_title_height
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -102,20 +103,26 @@ def describe(chart: Drawable) -> str:
     """
     if isinstance(chart, Panel):
         return clean(describe_panel(chart))
-    return clean(describe_network(chart)) if isinstance(chart, Network) else describe_chart(chart)
+    if isinstance(chart, Network):
+        return clean(describe_trees(chart) if chart.form == "tree" else describe_network(chart))
+    return describe_chart(chart)
 
 
 def _compose(chart: Drawable, theme: Theme) -> Figure:
     if isinstance(chart, Panel):
         return compose_panel(chart, theme)
-    return compose_network(chart, theme) if isinstance(chart, Network) else compose_chart(chart, theme)
+    if isinstance(chart, Network):
+        return compose_trees(chart, theme) if chart.form == "tree" else compose_network(chart, theme)
+    return compose_chart(chart, theme)
 
 
 def _title_height(chart: Drawable) -> float:
     """Height of the title, in inches."""
     if isinstance(chart, Panel):
         return panel_title_height(chart)
-    return network_title_height(chart) if isinstance(chart, Network) else chart_title_height(chart)
+    if isinstance(chart, Network):
+        return trees_title_height(chart) if chart.form == "tree" else network_title_height(chart)
+    return chart_title_height(chart)
 
 
 def draw_charts(page: Page) -> Drawings:

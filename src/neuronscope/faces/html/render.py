@@ -411,7 +411,7 @@ def _chart(chart: Drawable, number: int, anchor: str, drawings: Drawings | None)
 def _numbers_of(chart: Drawable) -> list[_Numbers]:
     """The values of a chart, of each chart of a panel, or the links of a network, where they are few."""
     if isinstance(chart, Network):
-        links = numbers_of_links(chart)
+        links = numbers_of_links(chart) if chart.form == "layers" else []  # the drawing of a tree has all its numbers
         heads = ["from", "node", "to", "node", chart.weight.caption]
         rows = [[*names, _number(weight)] for *names, weight in links]
         return [_Numbers("", heads, rows)] if 0 < len(rows) <= SMALL_CHART else []

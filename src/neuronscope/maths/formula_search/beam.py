@@ -20,7 +20,7 @@ import numpy as np
 from jaxtyping import Bool, Float64, Int, Int64
 
 from neuronscope.maths.formula_search.found import Explanation, Found, choice
-from neuronscope.maths.formula_search.spec import SearchSpec
+from neuronscope.maths.formula_search.spec import OPERATORS, SearchSpec
 from neuronscope.maths.formula_search.tables import SearchTables, UnitTables, unit_tables
 from neuronscope.maths.formulas import And, AndNot, Formula, Label, Or, label_numbers, length, operands, satisfied
 from neuronscope.maths.signatures import UnitCounts
@@ -87,7 +87,8 @@ def beam_search(tables: SearchTables, counts: UnitCounts, spec: SearchSpec, *, s
     levels = _legacy(unit, spec) if spec.legacy == "compexp" else _distinct(unit, spec, seeds)
     best = tuple(_explanation(kept[0]) if kept else None for kept in levels)
     top = tuple(_explanation(entry) for entry in levels[-1][: spec.top])
-    return Found(best, top, choice(best, minimum_gain=spec.minimum_gain), None)
+    beams = tuple(tuple(_explanation(entry) for entry in kept[: spec.beam]) for kept in levels)
+    return Found(best, top, choice(best, minimum_gain=spec.minimum_gain), None, beams)
 
 
 def explanation_of(unit: UnitTables, formula: Formula, spec: SearchSpec) -> Explanation:
@@ -161,7 +162,13 @@ def _by_labels(unit: UnitTables, entry: _Entry, chosen: Int64[np.ndarray, "c"], 
     area, intersection, chance = _extended(entry, own, joint)
     value = unit.form.value(area, intersection, chance) * spec.penalty.factor(entry.length + 1)
     value[area == entry.area] = 0.0  # OR only adds, AND and AND NOT only take away: equal area is an equal mask
-    return _Candidates(entry, _OPERATORS, False, chosen, value)
+    rows = _rows(spec)
+    return _Candidates(entry, tuple(_OPERATORS[row] for row in rows), False, chosen, value[rows])
+
+
+def _rows(spec: SearchSpec) -> list[int]:
+    """Places in `_OPERATORS` of those that formulas are made of."""
+    return [row for row, name in enumerate(OPERATORS) if name in spec.operators]
 
 
 def _extended(entry: _Entry, own: _Histogram, joint: _Histogram) -> _Histogram:
@@ -334,6 +341,7 @@ def _legacy(unit: UnitTables, spec: SearchSpec) -> list[list[_Entry]]:
             entry.objective = float(first[place])
             beam.append(entry)
     levels = [beam]
+    allowed = _rows(spec)
     for _ in range(1, spec.length):
         values = [np.array([entry.objective for entry in beam])]
         for entry in beam:
@@ -344,6 +352,7 @@ def _legacy(unit: UnitTables, spec: SearchSpec) -> list[list[_Entry]]:
             rows = [
                 objective(size + more, _Histogram(*(part[at] for part in measures)))
                 for at, more in enumerate((1, 1, 2))
+                if at in allowed
             ]
             values.append(np.stack(rows, axis=1).reshape(-1))  # label by label, the operators of one label in turn
         flat = np.concatenate(values)
@@ -361,9 +370,10 @@ def _kept(
     """The formula at a place of the list of a legacy round: the old beam, then each one's extensions."""
     if spot < len(beam):
         return beam[spot]
-    origin, rest = divmod(spot - len(beam), 3 * len(chosen))
-    place, operator = divmod(rest, 3)
+    operators = [_OPERATORS[row] for row in _rows(spec)]
+    origin, rest = divmod(spot - len(beam), len(operators) * len(chosen))
+    place, operator = divmod(rest, len(operators))
     term = Label(int(unit.tables.together.numbers[chosen[place]]))
-    entry = _grown(unit, beam[origin], _OPERATORS[operator](beam[origin].formula, term), term, spec)
+    entry = _grown(unit, beam[origin], operators[operator](beam[origin].formula, term), term, spec)
     entry.objective = value
     return entry

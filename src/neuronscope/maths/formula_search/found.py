@@ -57,12 +57,14 @@ class Found:
         top: the best formulas whose masks differ, best first.
         choice: of `best`, the one that further labels do not improve by `minimum_gain` each.
         certificate: what is proved; None without a proof.
+        beams: the formulas kept at each length, best first.
     """
 
     best: tuple[Explanation | None, ...]
     top: tuple[Explanation, ...]
     choice: Explanation | None
     certificate: Certificate | None
+    beams: tuple[tuple[Explanation, ...], ...] = ()
 
 
 def choice(best: tuple[Explanation | None, ...], *, minimum_gain: float) -> Explanation | None:

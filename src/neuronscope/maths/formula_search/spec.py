@@ -11,6 +11,12 @@ from neuronscope.maths.formula_search.scores import Penalty, Score
 CERTIFIED_LENGTH = 3
 """Labels up to which the optimum can be proved."""
 
+Operator = Literal["or", "and", "and-not"]
+"""The Boolean operators."""
+
+OPERATORS: tuple[Operator, ...] = ("or", "and", "and-not")
+"""All of them, in the order of the original."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class SearchSpec:
@@ -22,6 +28,7 @@ class SearchSpec:
         beam: formulas kept from one length to the next.
         candidates: labels that formulas may be extended by, best first; None for all.
         penalty: what length costs.
+        operators: which ones formulas are made of; pairs and proofs need all three.
         terms: what is appended: "labels", or also "pairs", `F OR (X AND Z)` and `F AND NOT (X AND Z)`, which single
             labels cannot build up when `X AND Z` alone is a poor formula.
         top: formulas to report, with distinct masks, best first.
@@ -36,6 +43,7 @@ class SearchSpec:
     beam: int = 5
     candidates: int | None = None
     penalty: Penalty = field(default_factory=Penalty)
+    operators: tuple[Operator, ...] = OPERATORS
     terms: Literal["labels", "pairs"] = "labels"
     top: int = 1
     minimum_gain: float = 0.0
@@ -62,5 +70,20 @@ class SearchSpec:
             message = (
                 f"certify '{self.certify}' came with candidates {self.candidates}: a proof is about all labels. "
                 "Drop one of the two"
+            )
+            raise InputError(message)
+        self._check_operators()
+
+    def _check_operators(self) -> None:
+        if not self.operators or len(set(self.operators)) < len(self.operators) or set(self.operators) - set(OPERATORS):
+            message = (
+                f"operators are {', '.join(self.operators) or 'none'}: expected some of {', '.join(OPERATORS)}, each "
+                "once. WITH and CLOSE need a search over cells (`maths.word_search`)"
+            )
+            raise InputError(message)
+        if len(self.operators) < len(OPERATORS) and (self.terms != "labels" or self.certify != "none"):
+            message = (
+                f"operators {', '.join(self.operators)} came with terms '{self.terms}', certify '{self.certify}': "
+                f"proofs and pairs are about formulas of {', '.join(OPERATORS)}. Leave `operators` out, or these"
             )
             raise InputError(message)

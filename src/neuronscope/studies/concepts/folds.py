@@ -1,41 +1,46 @@
-"""What a pass over the images leaves of the units' maps: counts of label sets, and how well chosen formulas fit.
+"""What a pass over the images leaves of detectors: counts of label sets, words of cells, and how formulas fit.
 
-Both reducers take whole maps of a layer, upsample them to the masks, and keep whole numbers only.
+The reducers take whole maps of a layer and keep whole numbers only. A detector is a unit with the activations at which
+it counts as active (`Bounds`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, UInt8, UInt64
 
+from neuronscope.maths.cells import CELLS, to_words
 from neuronscope.maths.signatures import CountFold, Signatures, UnitCounts, active_pixels, signature_of
 from neuronscope.maths.streams import Seen, State
+from neuronscope.studies.concepts.bounds import Bounds
+from neuronscope.studies.concepts.fit import Fit
 
 
 @dataclass(frozen=True, eq=False)
 class CountSignatures:
-    """Active pixels of every unit by label set.
+    """Active pixels of every detector by label set.
 
     Attributes:
         of: measurement with a layer's maps (n, units, height, width), or (n, units) for a flat layer.
         signatures: the label sets of the images; image i of the pass is image i there.
-        thresholds: of each unit; a unit whose threshold is nan is never active.
+        bounds: the detectors; one whose lower bound is nan is never active.
         shape: height and width of the masks.
     """
 
     of: str
     signatures: Signatures
-    thresholds: Float[np.ndarray, "u"]
+    bounds: Bounds
     shape: tuple[int, int]
 
     @property
     def fold(self) -> CountFold:
         """Counts as the search wants them."""
-        return CountFold(self.signatures, len(self.thresholds))
+        return CountFold(self.signatures, len(self.bounds))
 
     def start(self) -> State:
         """Nothing seen."""
@@ -45,79 +50,260 @@ class CountSignatures:
         """One more batch."""
         arrays = {name: values.numpy() for name, values in state.items()}
         rows = seen["index"].cpu().numpy()
-        for unit, image, pixel in firing(seen[self.of].cpu().numpy(), self.thresholds, shape=self.shape):
-            self.fold.add(arrays, unit=np.full(len(image), unit), image=rows[image], pixel=pixel)
+        for detector, image, pixel in firing(seen[self.of].cpu().numpy(), self.bounds, shape=self.shape):
+            self.fold.add(arrays, unit=np.full(len(image), detector), image=rows[image], pixel=pixel)
         return state
 
     def merge(self, left: State, right: State) -> State:
         """Counts add up."""
         return {name: left[name] + right[name] for name in left}
 
-    def finish(self, state: State) -> list[UnitCounts]:
-        """Counts of each unit."""
-        return list(self.fold.finish({name: values.numpy() for name, values in state.items()}))
+    def finish(self, state: State) -> LazyCounts:
+        """Counts of each detector, made when asked for."""
+        return LazyCounts(self.signatures, state["active"].numpy(), state["images"].numpy())
 
     def size(self, shapes: Mapping[str, tuple[int, ...]]) -> int:  # noqa: ARG002 part of the protocol
-        """4 bytes for each unit and label set, and each unit and image."""
+        """4 bytes for each detector and label set, and each detector and image."""
         return self.fold.nbytes
 
 
 @dataclass(frozen=True, eq=False)
+class LazyCounts(Sequence[UnitCounts]):
+    """Counts of many detectors in 32 bits; one detector's in full when asked for, as all together would be large."""
+
+    signatures: Signatures
+    active: Int[np.ndarray, "d s"]
+    images: Int[np.ndarray, "d n"]
+
+    def __len__(self) -> int:
+        """Number of detectors."""
+        return len(self.active)
+
+    def __getitem__(self, detector: Any) -> Any:
+        """Counts of one detector."""
+        fold = CountFold(self.signatures, 1)
+        one = {"active": self.active[[detector]], "images": self.images[[detector]]}
+        return next(fold.finish(one))
+
+
+@dataclass(frozen=True, eq=False)
+class Words:
+    """Where every detector is active on the 7 x 7 grid: a 64-bit word for each image.
+
+    Attributes:
+        of: measurement with a layer's maps on the grid (n, units, 7, 7), or (n, units) for a flat layer.
+        bounds: the detectors.
+        images: images of the pass.
+    """
+
+    of: str
+    bounds: Bounds
+    images: int
+
+    def start(self) -> State:
+        """Nothing seen."""
+        return {"words": torch.zeros((len(self.bounds), self.images), dtype=torch.int64)}
+
+    def add(self, state: State, seen: Seen) -> State:
+        """One more batch."""
+        inside = self.bounds.inside(seen[self.of]).cpu().numpy()
+        if inside.ndim == 2:  # noqa: PLR2004 a flat layer: one number for the whole image
+            inside = np.broadcast_to(inside[:, :, None, None], (*inside.shape, CELLS, CELLS))
+        words = torch.from_numpy(to_words(inside).view(np.int64).T.copy())
+        state["words"][:, seen["index"].cpu()] = words
+        return state
+
+    def merge(self, left: State, right: State) -> State:
+        """Images are in one part only."""
+        return {"words": left["words"] | right["words"]}
+
+    def finish(self, state: State) -> UInt64[np.ndarray, "d n"]:
+        """The words."""
+        words: UInt64[np.ndarray, "d n"] = state["words"].numpy().view(np.uint64)
+        return words
+
+    def size(self, shapes: Mapping[str, tuple[int, ...]]) -> int:  # noqa: ARG002 part of the protocol
+        """8 bytes for each detector and image."""
+        return 8 * len(self.bounds) * self.images
+
+
+@dataclass(frozen=True, eq=False)
+class Holding(Sequence[np.ndarray]):
+    """Which label sets satisfy the formula of each detector, in bits.
+
+    Attributes:
+        packed: eight label sets a byte.
+        sets: number of label sets.
+    """
+
+    packed: UInt8[np.ndarray, "d bytes"]
+    sets: int
+
+    @classmethod
+    def of(cls, holds: Sequence[Bool[np.ndarray, "s"]], sets: int) -> Holding:
+        """Of tables of truth values."""
+        packed = [np.packbits(one) for one in holds]
+        return cls(np.stack(packed) if packed else np.zeros((0, -(-sets // 8)), np.uint8), sets)
+
+    def __len__(self) -> int:
+        """Number of detectors."""
+        return len(self.packed)
+
+    def __getitem__(self, detector: Any) -> Any:
+        """The label sets of one formula, or of some."""
+        if isinstance(detector, slice):
+            return [self.row(number) for number in range(*detector.indices(len(self)))]
+        return self.row(detector)
+
+    def row(self, detector: int) -> Bool[np.ndarray, "s"]:
+        """The label sets of one detector's formula."""
+        return np.unpackbits(self.packed[detector], count=self.sets).astype(bool)
+
+    def at(self, detector: int, number: Int[np.ndarray, "m"]) -> Bool[np.ndarray, "m"]:
+        """Whether some label sets satisfy it."""
+        found: np.ndarray = (self.packed[detector][number >> 3] >> (~number & 7).astype(np.uint8)) & 1
+        return found.astype(bool)
+
+
+@dataclass(frozen=True, eq=False)
 class Fitting:
-    """How well each unit's formula fits it, and how well it fits when masks are laid over other images.
+    """How well each detector's formula fits it, and how well it fits when masks are laid over other images.
 
     Attributes:
         of: measurement with a layer's maps.
         signatures: the label sets of the images.
-        holds: for each unit, the label sets that satisfy its formula.
-        thresholds: of each unit.
+        holds: the label sets that satisfy each formula.
+        bounds: the detectors.
         shape: height and width of the masks.
         other: for each draw, the image whose labels each image's mask is laid over.
+        steps: the label sets that satisfy the best formula of each length; none where nobody asks for these.
     """
 
     of: str
     signatures: Signatures
-    holds: Sequence[Bool[np.ndarray, "s"]]
-    thresholds: Float[np.ndarray, "u"]
+    holds: Holding
+    bounds: Bounds
     shape: tuple[int, int]
     other: Int[np.ndarray, "draws n"]
+    steps: Sequence[Holding] = ()
 
     def start(self) -> State:
         """Nothing seen."""
-        zero = torch.zeros(len(self.thresholds), dtype=torch.int64)
-        draws = torch.zeros((len(self.thresholds), len(self.other)), dtype=torch.int64)
-        return {"active": zero, "hits": zero.clone(), "images": zero.clone(), "chance": draws}
+        table = torch.zeros((len(self.bounds), self.signatures.images), dtype=torch.int32)
+        draws = torch.zeros((len(self.bounds), len(self.other)), dtype=torch.int64)
+        steps = torch.zeros((len(self.bounds), len(self.steps)), dtype=torch.int64)
+        return {"active": table, "hits": table.clone(), "chance": draws, "steps": steps}
 
     def add(self, state: State, seen: Seen) -> State:
         """One more batch."""
         rows = seen["index"].cpu().numpy()
-        for unit, image, pixel in firing(seen[self.of].cpu().numpy(), self.thresholds, shape=self.shape):
+        for detector, image, pixel in firing(seen[self.of].cpu().numpy(), self.bounds, shape=self.shape):
             own = rows[image]
-            state["active"][unit] += len(image)
-            state["images"][unit] += len(np.unique(own))
-            state["hits"][unit] += int(self.holds[unit][signature_of(self.signatures, own, pixel)].sum())
+            numbers = signature_of(self.signatures, own, pixel)
+            there = self.holds.at(detector, numbers)
+            for length, holds in enumerate(self.steps):
+                state["steps"][detector, length] += int(holds.at(detector, numbers).sum())
+            count = len(rows)
+            state["active"][detector, rows] += torch.from_numpy(np.bincount(image, minlength=count)).int()
+            state["hits"][detector, rows] += torch.from_numpy(np.bincount(image[there], minlength=count)).int()
             for draw, other in enumerate(self.other):
-                there = self.holds[unit][signature_of(self.signatures, other[own], pixel)]
-                state["chance"][unit, draw] += int(there.sum())
+                by_chance = self.holds.at(detector, signature_of(self.signatures, other[own], pixel))
+                state["chance"][detector, draw] += int(by_chance.sum())
         return state
 
     def merge(self, left: State, right: State) -> State:
         """Counts add up."""
         return {name: left[name] + right[name] for name in left}
 
-    def finish(self, state: State) -> dict[str, np.ndarray]:
-        """`active` pixels, `hits` among them, `images` with any, and `chance` hits of each draw."""
-        return {name: values.numpy() for name, values in state.items()}
+    def finish(self, state: State) -> Fit:
+        """Counts of pixels."""
+        signatures = self.signatures
+        areas = np.zeros((len(self.bounds), signatures.images), dtype=np.int32)
+        filled = np.flatnonzero(np.diff(signatures.start))
+        for detector in range(len(self.bounds)):
+            weights = signatures.pair_pixels * self.holds.at(detector, signatures.pair_signature)
+            if len(filled):
+                areas[detector, filled] = np.add.reduceat(weights, signatures.start[filled])
+        steps = np.zeros((len(self.bounds), len(self.steps)), dtype=np.int64)
+        for length, holds in enumerate(self.steps):
+            for detector in range(len(self.bounds)):
+                steps[detector, length] = signatures.weight[holds.row(detector)].sum()
+        return Fit(
+            active=state["active"].numpy(),
+            hits=state["hits"].numpy(),
+            areas=areas,
+            chance=state["chance"].numpy(),
+            other=self.other,
+            cells=int(np.prod(self.shape)),
+            step_hits=state["steps"].numpy(),
+            step_areas=steps,
+        )
 
     def size(self, shapes: Mapping[str, tuple[int, ...]]) -> int:  # noqa: ARG002 part of the protocol
-        """8 bytes for each unit and draw."""
-        return 8 * len(self.thresholds) * (3 + len(self.other))
+        """8 bytes for each detector and draw, and 12 for each detector and image."""
+        return len(self.bounds) * (8 * len(self.other) + 12 * self.signatures.images)
+
+
+@dataclass(frozen=True, eq=False)
+class FittingWords:
+    """The same on the 7 x 7 grid.
+
+    Attributes:
+        words: where detectors are active.
+        formulas: cells of each detector's formula.
+        other: for each draw, the image whose labels each image's mask is laid over.
+        steps: cells of the best formula of each length.
+    """
+
+    words: Words
+    formulas: UInt64[np.ndarray, "d n"]
+    other: Int[np.ndarray, "draws n"]
+    steps: Sequence[UInt64[np.ndarray, "d n"]] = ()
+
+    def start(self) -> State:
+        """Nothing seen."""
+        return self.words.start()
+
+    def add(self, state: State, seen: Seen) -> State:
+        """One more batch."""
+        return self.words.add(state, seen)
+
+    def merge(self, left: State, right: State) -> State:
+        """Images are in one part only."""
+        return self.words.merge(left, right)
+
+    def finish(self, state: State) -> Fit:
+        """Counts of cells."""
+        active, draws = self.words.finish(state), len(self.other)
+        chance = np.zeros((len(active), draws), dtype=np.int64)
+        for draw, other in enumerate(self.other):
+            chance[:, draw] = np.bitwise_count(active & self.formulas[:, other]).sum(axis=1, dtype=np.int64)
+        step_hits, step_areas = (
+            np.stack([np.bitwise_count(one).sum(axis=1, dtype=np.int64) for one in words], axis=1)
+            if self.steps
+            else np.zeros((len(active), 0), dtype=np.int64)
+            for words in ([active & one for one in self.steps], list(self.steps))
+        )
+        return Fit(
+            active=np.bitwise_count(active).astype(np.int32),
+            hits=np.bitwise_count(active & self.formulas).astype(np.int32),
+            areas=np.bitwise_count(self.formulas).astype(np.int32),
+            chance=chance,
+            other=self.other,
+            cells=CELLS * CELLS,
+            step_hits=step_hits,
+            step_areas=step_areas,
+        )
+
+    def size(self, shapes: Mapping[str, tuple[int, ...]]) -> int:
+        """8 bytes for each detector and image, and 28 for what is counted in the end."""
+        return self.words.size(shapes) * 4
 
 
 def firing(
-    maps: Float[np.ndarray, "n u *map"], thresholds: Float[np.ndarray, "u"], *, shape: tuple[int, int]
+    maps: Float[np.ndarray, "n u *map"], bounds: Bounds, *, shape: tuple[int, int]
 ) -> list[tuple[int, Int[np.ndarray, "m"], Int[np.ndarray, "m"]]]:
-    """For each unit that is active in a batch: the images and pixels, upsampled bilinearly to the masks, above it.
+    """For each detector that is active in a batch: the images and pixels, upsampled bilinearly, within its bounds.
 
     A flat layer counts as one with maps of a single position.
     """
@@ -125,8 +311,10 @@ def firing(
     if maps.ndim == 2:  # noqa: PLR2004 a flat layer
         whole = maps[:, :, None, None]
     found = []
-    for unit in np.flatnonzero(~np.isnan(thresholds)):
-        image, pixel = active_pixels(np.ascontiguousarray(whole[:, unit]), above=float(thresholds[unit]), shape=shape)
+    for detector in np.flatnonzero(~np.isnan(bounds.lower)):
+        own = np.ascontiguousarray(whole[:, bounds.unit[detector]])
+        lower, upper = float(bounds.lower[detector]), float(bounds.upper[detector])
+        image, pixel = active_pixels(own, above=lower, below=upper, shape=shape)
         if len(image):
-            found.append((int(unit), image, pixel))
+            found.append((int(detector), image, pixel))
     return found

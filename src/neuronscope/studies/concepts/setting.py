@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import numpy as np
 from jaxtyping import Bool, Int
@@ -11,14 +13,23 @@ from neuronscope.checkpoint import digest
 from neuronscope.data.concepts import ConceptData, load_concepts, squashed
 from neuronscope.data.dataset import Data, scatter
 from neuronscope.errors import InputError, UnknownName, nearest
+from neuronscope.maths.cells import CELLS
 from neuronscope.maths.formula_search import Penalty, Score, SearchSpec
+from neuronscope.maths.word_search import WordSearchSpec
 from neuronscope.models.subject import Subject
 from neuronscope.run import Run
+from neuronscope.studies.concepts.bounds import chosen_units
+from neuronscope.studies.concepts.history import UnitHistory, longest_beams, read_history
 from neuronscope.studies.concepts.spec import LEGACY, ConceptsSpec
 from neuronscope.units import LayerInfo
 
 _ORIGINAL_MEAN = (124.6901 / 255, 118.6897 / 255, 109.5388 / 255)
 _ORIGINAL_STD = (0.224, 0.224, 0.224)  # one divisor for all channels, 255 x 0.224
+BOOLEAN = ("or", "and", "and-not")
+"""Operators that a pixel's own labels decide."""
+INDRES_CANDIDATES = 50
+INDRES_COVERAGE = 1e-4
+_BLOCKED = 112  # pixels of a side: 7 blocks of 16
 _LEAST_IMAGES = 2
 _LEAST_DRAWS = 20
 
@@ -33,6 +44,7 @@ class Setting:
         searched, reported: rows of the images that formulas are searched on, and of those they are scored on.
         spec, run: options and circumstances.
         layers: whose units are explained.
+        history: beams of an earlier run, by unit, to go on from.
     """
 
     subject: Subject
@@ -42,22 +54,60 @@ class Setting:
     spec: ConceptsSpec
     run: Run
     layers: tuple[LayerInfo, ...]
+    history: Mapping[int, UnitHistory] = field(default_factory=dict)
+
+    @property
+    def score(self) -> Score:
+        """What the search maximises."""
+        return Score(self.spec.score, self.spec.multiplier)
+
+    @property
+    def report_score(self) -> Score:
+        """What held-out formulas are judged by."""
+        return Score(self.spec.report_score or self.spec.score, self.spec.multiplier)
 
     @property
     def search(self) -> SearchSpec:
-        """How formulas are searched."""
+        """How formulas over pixels are searched."""
         spec = self.spec
         old = "compexp-order" in spec.legacy
+        partial = bool(spec.candidates) or set(spec.operators) != set(BOOLEAN)
         return SearchSpec(
-            score=Score(spec.score, spec.multiplier),
+            score=self.score,
             length=spec.length,
             beam=spec.beam,
             candidates=spec.candidates or None,
+            operators=tuple(one for one in BOOLEAN if one in spec.operators),
             penalty=Penalty(rate=spec.penalty),
+            top=1 if old else 1 + spec.alternatives,
             minimum_gain=spec.minimum_gain,
             legacy="compexp" if old else "none",
-            certify="none" if old or spec.candidates else spec.certify,
+            certify="none" if old or partial else spec.certify,
             seconds=spec.seconds or None,
+        )
+
+    @property
+    def word_search(self) -> WordSearchSpec:
+        """How formulas over cells are searched."""
+        spec = self.spec
+        old = "indres-order" in spec.legacy
+        firing = spec.probe == "firing"
+        return WordSearchSpec(
+            score=self.score,
+            length=spec.length,
+            beam=spec.beam,
+            candidates=spec.candidates or (INDRES_CANDIDATES if old else None),
+            operators=spec.operators,
+            penalty=Penalty(rate=spec.penalty),
+            top=1 if old else 1 + spec.alternatives,
+            minimum_gain=spec.minimum_gain,
+            least_coverage=0.0 if firing else spec.least_coverage or (INDRES_COVERAGE if old else 0.0),
+            abort_images=0 if firing else spec.abort_images,
+            abort_share=spec.abort_share,
+            legacy="indres" if old else "none",
+            thresholds=spec.thresholds,
+            threshold_step=spec.threshold_step,
+            threshold_update=spec.threshold_update,
         )
 
 
@@ -67,14 +117,16 @@ def concept_images(spec: ConceptsSpec, seed: int = 0) -> Data:
 
 
 def concepts_of(spec: ConceptsSpec, *, seed: int) -> ConceptData:
-    """The images with concepts that a spec asks for."""
-    return load_concepts(
+    """The images with concepts that a spec asks for; for cells with masks that have equal blocks."""
+    concepts = load_concepts(
         list(spec.concepts),
         categories=spec.categories or None,
         limit=spec.concept_limit or None,
         side=spec.side or None,
         seed=seed,
     )
+    blocks = all(side % CELLS == 0 for side in concepts.side)
+    return concepts if spec.resolution == "pixels" or blocks or spec.side else concepts.at(_BLOCKED)
 
 
 def settle(subject: Subject, data: Data, spec: ConceptsSpec, run: Run) -> Setting:
@@ -97,6 +149,7 @@ def settle(subject: Subject, data: Data, spec: ConceptsSpec, run: Run) -> Settin
             "formulas against nothing"
         )
         raise InputError(message)
+    _expect_sense(spec)
     concepts = concepts_of(spec, seed=run.seed)
     if data.fingerprint != concepts.images.fingerprint:
         message = (
@@ -118,6 +171,10 @@ def settle(subject: Subject, data: Data, spec: ConceptsSpec, run: Run) -> Settin
             f", expected {_LEAST_IMAGES} or more of each. Give more images, or another --report-share"
         )
         raise InputError(message)
+    layers = chosen_layers(subject, spec)
+    history = _history(spec, layers, concepts)
+    for layer in layers:
+        chosen_units(spec.units, layer.units, layer=layer.name)
     return Setting(
         subject=replace(subject, preprocess=preprocess),
         concepts=concepts,
@@ -125,8 +182,55 @@ def settle(subject: Subject, data: Data, spec: ConceptsSpec, run: Run) -> Settin
         reported=reported,
         spec=spec,
         run=replace(run, context=(*run.context, "concepts", digest(spec, concepts.fingerprint))),
-        layers=chosen_layers(subject, spec),
+        layers=layers,
+        history=history,
     )
+
+
+def _expect_sense(spec: ConceptsSpec) -> None:
+    """Refuse options that contradict one another.
+
+    Raises:
+        InputError: they do.
+    """
+    cells = spec.resolution == "cells"
+    wrong = ""
+    if not cells and {"with", "close"} & set(spec.operators):
+        wrong = f"operators {', '.join(spec.operators)} look at a pixel's image or neighbours, which needs"
+    elif not cells and spec.thresholds == "dynamic":
+        wrong = "dynamic thresholds need"
+    elif not cells and "indres-order" in spec.legacy:
+        wrong = "the deviation indres-order needs"
+    if wrong:
+        message = (
+            f"{wrong} masks of cells, and the resolution is {spec.resolution}. Say --resolution cells, or leave it out"
+        )
+        raise InputError(message)
+    if cells and "compexp-order" in spec.legacy:
+        message = (
+            "the deviation compexp-order is of masks of pixels, and the resolution is cells. Leave one of them out"
+        )
+        raise InputError(message)
+
+
+def _history(spec: ConceptsSpec, layers: tuple[LayerInfo, ...], concepts: ConceptData) -> Mapping[int, UnitHistory]:
+    """The beams to go on from.
+
+    Raises:
+        InputError: several layers, or no such file.
+        DataError: it is no history.
+    """
+    if not spec.jumpstart:
+        return {}
+    path = Path(spec.jumpstart).expanduser()
+    if len(layers) > 1:
+        message = f"a history is of one layer, and {len(layers)} are asked for. Say which with --layers"
+        raise InputError(message)
+    if not path.is_file():
+        message = f"no history at {path}: expected a history_FIRST_LAST.txt of an earlier run. Check --jumpstart"
+        raise InputError(message)
+    names = {concept.number: concept.name for concept in concepts.concepts}
+    return longest_beams(read_history(path.read_text(encoding="utf-8"), names, file=str(path)), spec.length)
 
 
 def chosen_layers(subject: Subject, spec: ConceptsSpec) -> tuple[LayerInfo, ...]:
