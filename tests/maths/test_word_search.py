@@ -361,6 +361,7 @@ def test_dynamic_thresholds_equal_a_naive_climb(seed, update, legacy):
     assert any(one.threshold != 0.5 for beam in found.beams for one in beam) or len(found.beams[-1]) < 3
 
 
+@settings(max_examples=15)
 @given(seeds, scores)
 def test_scores_are_those_of_the_definitions(seed, score):
     """Every score of what is found follows from the masks by the formulas of the papers."""
@@ -401,6 +402,31 @@ def test_boolean_operators_equal_the_signature_search(seed, score, beam, candida
         assert (one.formula, one.area, one.intersection) == (other.formula, other.area, other.intersection)
         assert one.score == pytest.approx(other.score, abs=1e-12)
     assert [one and one.objective for one in found.best] == pytest.approx([o and o.objective for o in expected.best])
+
+
+@given(seeds, st.sampled_from([("or",), ("and-not",), ("or", "and"), ("and", "and-not")]))
+def test_the_order_of_compexp_with_fewer_operators(seed, operators):
+    """The signature search in the original's order keeps to the operators; what it finds scores what the twin says."""
+    data = random_cells(seed)
+    maps = np.stack([number * one.astype(np.int64) for number, one in sorted(data.masks.items())], axis=1)
+    signatures = assemble([image_signatures(one) for one in maps])
+    spec = SearchSpec(legacy="compexp", operators=operators, top=5)
+    found = beam_search(prepare(signatures), mask_counts(signatures, data.maps > 0.5), spec)
+    allowed = {{"or": Or, "and": And, "and-not": AndNot}[name] for name in operators}
+    for one in found.top:
+        kinds = {type(one.formula), *(type(part) for part in operands(one.formula))} - {Label}
+        assert kinds <= allowed
+        assert one.score == pytest.approx(data.score(one.formula, Score()))
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"operators": ()}, {"operators": ("or", "or")}, {"certify": "optimum"}, {"terms": "pairs"}],
+)
+def test_the_signature_search_refuses_what_fewer_operators_cannot_do(wrong):
+    """Proofs and pairs are about all three Boolean operators."""
+    with pytest.raises(InputError):
+        SearchSpec(**{"operators": ("or", "and"), **wrong})
 
 
 PLANTED = [
@@ -644,12 +670,20 @@ def test_candidates_are_the_best_labels():
 # Going on, easy mode, and what is refused.
 
 
-@settings(max_examples=15)
-@given(seeds, st.integers(1, 3), st.sampled_from(["none", "indres"]), st.sampled_from([None, 4]))
-def test_a_resumed_search_ends_like_one_that_ran_through(seed, at, legacy, candidates):
+@settings(max_examples=10)
+@given(
+    seeds, st.integers(1, 3), st.sampled_from(["none", "indres", "immediately", "after"]), st.sampled_from([None, 4])
+)
+def test_a_resumed_search_ends_like_one_that_ran_through(seed, at, mode, candidates):
     """From the beam of any length, with the scores worked out anew, the same formulas are found."""
     data = random_cells(seed)
-    spec = WordSearchSpec(length=4, beam=3, legacy=legacy, candidates=candidates, penalty=Penalty("linear", 0.001))
+    modes = {
+        "indres": {"legacy": "indres"},
+        "immediately": {"thresholds": "dynamic"},
+        "after": {"thresholds": "dynamic", "threshold_update": "after"},
+    }
+    common = {"length": 4, "beam": 3, "candidates": candidates, "penalty": Penalty("linear", 0.001)}
+    spec = WordSearchSpec(**common, **modes.get(mode, {}))
     through = explain_words(data.concepts, data.unit, spec)
     short = explain_words(data.concepts, data.unit, replace(spec, length=at))
     for start in (start_after(through, at), start_after(short, at)):
@@ -682,6 +716,7 @@ def test_seeds_compete_from_their_length_on():
     assert whole.best[2].score == 1 or not words_of(planted, data.concepts).any()
 
 
+@settings(max_examples=10)
 @given(seeds)
 def test_easy_mode_looks_at_firing_images_alone(seed):
     """Scores are those in the images where the unit is active."""

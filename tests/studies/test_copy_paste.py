@@ -192,7 +192,7 @@ class Corners(nn.Module):
         self.look.weight.data, self.look.bias.data = weight, torch.tensor([-0.8, -0.8])
         self.fire = nn.ReLU()
         self.head = nn.Linear(2, 3)
-        self.head.weight.data = torch.tensor([[0.0, 0.0], [20.0, 0.0], [0.0, 20.0]])
+        self.head.weight.data = torch.tensor([[0.0, 0.0], [20.0, 0.0], [0.0, 30.0]])
         self.head.bias.data = torch.tensor([1.0, 0.0, 0.0])
 
     def forward(self, x):
@@ -300,20 +300,26 @@ def test_beats_is_the_binomial_tail():
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Images of class 0 with concepts in them: red squares (too few to be seen), blue squares and grey bars."""
+    """Images with red squares, blue squares, both, grey bars, and with nothing."""
     root = tmp_path_factory.mktemp("concepts")
     rng = np.random.default_rng(0)
     for name in ("images", "masks"):
         (root / name).mkdir()
+    mixed = range(1, 60, 8)
     for number in range(60):
         image = np.zeros((SIDE, SIDE, 3), dtype=np.uint8)
         labels = np.zeros((SIDE, SIDE), dtype=np.uint8)
         kind = number % 4
         if kind in (RED, BLUE):
             top, left = rng.integers(0, SIDE - 12, size=2)
+            left = 12 * (number % 3 == 0) if number in mixed else left
             # A frame of darkness belongs to the concept, so that its shuffled pixels make no square.
             labels[top : top + 12, left : left + 12] = kind
             image[top + 2 : top + 10, left + 2 : left + 10, 0 if kind == RED else 2] = 255
+            if number in mixed:  # and in the free half stands the other concept, which the network prefers
+                free = 0 if left >= 12 else 12
+                labels[top : top + 12, free : free + 12] = BLUE
+                image[top + 2 : top + 10, free + 2 : free + 10, 2] = 255
         elif kind == BAR:
             top = rng.integers(0, SIDE - 6)
             labels[top : top + 6] = BAR
@@ -364,20 +370,30 @@ def test_the_planted_example_is_found(setting):
     assert first["frame"].values[..., 0].max() > 200 > first["before"].values[..., 0].max()
 
 
+def test_what_is_no_wonder_is_told(setting):
+    """A region is preferably cut from a picture that is not of class b; where there is no such picture, it says so."""
+    first = found_with(setting, [Label(RED), None], examples=1).isel(example=0)
+    assert (int(first["adversarial"]), str(first["region_class"].values)) == (1, "blue thing")
+    blue = found_with(setting, [None, Label(BLUE)], examples=1).isel(example=0)
+    assert (int(blue["adversarial"]), str(blue["region_class"].values)) == (0, "blue thing")
+    assert float(blue["success"]) > 0.9
+
+
 def test_a_concept_that_does_nothing_beats_no_control(setting):
-    """Where formula and unit have nothing to do with each other, the dataset says so."""
+    """A bar can cover what hid the red thing, but so can its shuffled pixels: the dataset says that this is nothing."""
     found = found_with(setting, [Label(BAR), None])
-    assert (found["success"].values == 0).all()
+    np.testing.assert_array_equal(found["success"], found["shuffled"])
+    assert (found["success"].values < 0.5).all()
     assert (found["q"].values == 1).all()
 
 
 def test_examples_repeat(setting):
     """The same seed gives the same examples."""
     formulas = [Or(Label(RED), Label(BAR)), Label(BLUE)]
-    first, again = (found_with(setting, formulas, strength=HELPS.astype(float)) for _ in range(2))
+    first, again = (found_with(setting, formulas, strength=HELPS.astype(float), examples=2) for _ in range(2))
     assert first.identical(again)
-    assert first.sizes["example"] == 3
-    assert {"red square", "blue square"} <= set(first["concept"].values.tolist())
+    assert first.sizes["example"] == 2
+    assert list(first["adversarial"].values) == sorted(first["adversarial"].values, reverse=True)
 
 
 def test_other_images_can_be_pasted_onto(setting):

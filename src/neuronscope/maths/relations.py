@@ -55,7 +55,7 @@ _MAXIMA: dict[int, Callable[..., Tensor]] = {1: functional.adaptive_max_pool1d, 
 _SIDES = {1: 64, 2: 8}
 """Blocks along each axis between which second moments are taken, by the axes of a map: 64 in all."""
 
-_LEAST_PAIRS = 4  # values from which Fisher's interval exists: its deviation is 1 / sqrt(k - 3)
+_LOST = 3  # of the units; the deviation of Fisher's z is 1 / sqrt(units - 3)
 
 
 @dataclass(frozen=True)
@@ -68,6 +68,7 @@ class Correlation:
         high: upper limit.
         p: two-sided; could the true correlation be 0?
         images: number of images.
+        level: coverage of the interval.
     """
 
     r: Float[np.ndarray, "u v"]
@@ -75,6 +76,7 @@ class Correlation:
     high: Float[np.ndarray, "u v"]
     p: Float[np.ndarray, "u v"]
     images: int
+    level: float
 
 
 @dataclass(frozen=True)
@@ -112,7 +114,7 @@ class CrossMoments:
 
     def add(self, state: State, seen: Seen) -> State:
         """One more batch."""
-        maps_of, maps_by = _on_one_grid(seen[self.of], seen[self.by])
+        maps_of, maps_by = aligned(seen[self.of], seen[self.by])
         for some_of, some_by in _images(maps_of.flatten(2), maps_by.flatten(2)):
             state = self.merge(state, _cross_sums(some_of, some_by))
         return self.merge(state, {**_block_sums(maps_of, "a"), **_block_sums(maps_by, "b")})
@@ -260,7 +262,7 @@ class Firing:
 
 def aligned(
     first: Float[Tensor, "n u *one"], second: Float[Tensor, "n v *other"]
-) -> tuple[Float[Tensor, "n u p"], Float[Tensor, "n v p"]]:
+) -> tuple[Float[Tensor, "n u *grid"], Float[Tensor, "n v *grid"]]:
     """Two layers' outputs for the same images, on one grid of positions: along each axis that of the smaller map.
 
     A larger map is averaged in blocks (adaptively, where its side is no multiple). A flat layer has one position, so
@@ -271,8 +273,8 @@ def aligned(
         >>> maps.shape, flat.shape
         (torch.Size([2, 3, 1]), torch.Size([2, 5, 1]))
     """
-    one, other = _on_one_grid(first, second)
-    return one.flatten(2), other.flatten(2)
+    grid = _grid(first.shape[2:], second.shape[2:])
+    return _pooled(first, grid), _pooled(second, grid)
 
 
 def weighted_jaccard(holds: Sequence[Bool[np.ndarray, "s"]], weight: Int[np.ndarray, "s"]) -> Float[np.ndarray, "u u"]:
@@ -292,11 +294,13 @@ def weighted_jaccard(holds: Sequence[Bool[np.ndarray, "s"]], weight: Int[np.ndar
                [0.5, 1. ]])
     """
     both = np.zeros((len(holds), len(holds)))
-    width = max(1, _BLOCK // max(1, len(holds)))
+    if not holds:
+        return both
+    width = max(1, _BLOCK // len(holds))
     for first in range(0, len(weight), width):
         part = slice(first, first + width)
-        block = np.stack([one[part] for one in holds]).astype(np.float64) if holds else np.zeros((0, 0))
-        both += (block * weight[part]) @ block.T if holds else 0
+        block = np.stack([one[part] for one in holds]).astype(np.float64)
+        both += (block * weight[part]) @ block.T
     area = np.diag(both)
     none = (area == 0)[:, None] | (area == 0)
     return np.where(none, np.nan, both / np.where(none, 1, area[:, None] + area - both))
@@ -363,9 +367,9 @@ def association(
     low, high, p = void, void, 0.0
     if abs(r) < 1 - _ROUNDING:
         p = float(2 * special.stdtr(count - 2, -abs(r) * math.sqrt((count - 2) / (1 - r * r))))
-    if count >= _LEAST_PAIRS:
+    if count > _LOST:
         middle = math.atanh(np.clip(r, -1 + _ROUNDING, 1 - _ROUNDING))
-        half = z / math.sqrt(count - 3) if count > 3 else math.inf  # noqa: PLR2004 as in _LEAST_PAIRS
+        half = z / math.sqrt(count - _LOST)
         low, high = math.tanh(middle - half), math.tanh(middle + half)
     reached, done = 0, 0
     while done < draws:
@@ -415,12 +419,6 @@ def _images(first: Tensor, second: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
 def _grid(one: Sequence[int], other: Sequence[int]) -> tuple[int, ...]:
     """Positions along each axis on which two maps can be compared; a single one where their axes differ."""
     return tuple(map(min, one, other)) if len(one) == len(other) and one else (1,)
-
-
-def _on_one_grid(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
-    """Both maps as (n, units, ...) with the same positions."""
-    grid = _grid(first.shape[2:], second.shape[2:])
-    return _pooled(first, grid), _pooled(second, grid)
 
 
 def _pooled(maps: Tensor, grid: tuple[int, ...], pools: Mapping[int, Callable[..., Tensor]] = _MEANS) -> Tensor:
@@ -515,7 +513,7 @@ def _correlation(sums: Mapping[str, np.ndarray], *, level: float) -> Correlation
     few = freedom < 1
     low, high, p = np.where(few, -1.0, low), np.where(few, 1.0, high), np.where(few, 1.0, p)
     low, high, p = (np.where(np.isnan(r), np.nan, one) for one in (low, high, p))
-    return Correlation(r, low, high, p, int(images))
+    return Correlation(r, low, high, p, int(images), level)
 
 
 def _unrelated(
@@ -582,12 +580,12 @@ def _added(left: State, right: State) -> State:
 
 def _function_of(formula: Formula, names: Mapping[int, str]) -> tuple[object, ...]:
     """What a formula is as a function of its labels: the labels that matter, and its truth table over them."""
-    atoms = sorted({atom for atom, _ in _atoms(formula, names)}, key=repr)
+    atoms = sorted(set(_atoms(formula, names)), key=repr)
     if len(atoms) > MOST_LABELS:
         return ("form", key(_renamed(formula, names)))
     place = {atom: number for number, atom in enumerate(atoms)}
-    rows = np.indices((2,) * len(atoms), dtype=bool) if atoms else np.zeros((0,), dtype=bool)
-    table = np.asarray(_truth(formula, lambda part: rows[place[_atom(part, names)]], names))
+    rows = np.indices((2,) * len(atoms), dtype=bool)
+    table = _truth(formula, lambda part: rows[place[_atom(part, names)]])
     matters = [
         axis for axis in range(table.ndim) if (np.take(table, 0, axis=axis) != np.take(table, 1, axis=axis)).any()
     ]
@@ -597,12 +595,12 @@ def _function_of(formula: Formula, names: Mapping[int, str]) -> tuple[object, ..
     return ("table", tuple(atoms[axis] for axis in matters), table.tobytes())
 
 
-def _atoms(formula: Formula, names: Mapping[int, str]) -> Iterator[tuple[tuple[object, ...], Formula]]:
+def _atoms(formula: Formula, names: Mapping[int, str]) -> Iterator[tuple[object, ...]]:
     if isinstance(formula, Or | And | AndNot):
         for part in operands(formula):
             yield from _atoms(part, names)
     else:
-        yield _atom(formula, names), formula
+        yield _atom(formula, names)
 
 
 def _atom(formula: Formula, names: Mapping[int, str]) -> tuple[object, ...]:
@@ -624,16 +622,19 @@ def _atom(formula: Formula, names: Mapping[int, str]) -> tuple[object, ...]:
             raise InputError(message)
 
 
-def _truth(formula: Formula, value: Callable[[Formula], np.ndarray], names: Mapping[int, str]) -> np.ndarray:
+def _truth(formula: Formula, value: Callable[[Formula], np.ndarray]) -> np.ndarray:
+    """For every row of a truth table whether the formula holds, given the same of what is no OR, AND or AND NOT."""
+    found: np.ndarray
     match formula:
         case Or(left, right):
-            return np.asarray(_truth(left, value, names) | _truth(right, value, names))
+            found = _truth(left, value) | _truth(right, value)
         case And(left, right):
-            return np.asarray(_truth(left, value, names) & _truth(right, value, names))
+            found = _truth(left, value) & _truth(right, value)
         case AndNot(left, right):
-            return np.asarray(_truth(left, value, names) & ~_truth(right, value, names))
+            found = _truth(left, value) & ~_truth(right, value)
         case _:
-            return value(formula)
+            found = value(formula)
+    return found
 
 
 def _renamed(formula: Formula, names: Mapping[int, str]) -> Formula:

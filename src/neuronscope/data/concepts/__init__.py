@@ -6,7 +6,14 @@ from neuronscope.data.concepts.check import ConceptProblem, ConceptReport, Conce
 from neuronscope.data.concepts.concept_data import Concept, ConceptData, Level, combine
 from neuronscope.data.concepts.framing import WHOLE, Framing, framing_of, squashed
 from neuronscope.data.concepts.masks import ConceptMasks, MaskReader, MaskSource
-from neuronscope.data.concepts.sources import CONCEPT_SOURCES, NO_OPTIONS, ConceptOptions, ConceptRequest, load_concepts
+from neuronscope.data.concepts.sources import (
+    CONCEPT_SOURCES,
+    NO_OPTIONS,
+    ConceptOptions,
+    ConceptRequest,
+    concept_options,
+    load_concepts,
+)
 
 __all__ = [
     "CONCEPT_SOURCES",
@@ -29,6 +36,7 @@ __all__ = [
     "check",
     "check_concepts",
     "combine",
+    "concept_options",
     "framing_of",
     "load_concepts",
     "squashed",

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from importlib.metadata import entry_points
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 
@@ -50,6 +51,41 @@ class ConceptOptions:
 
 NO_OPTIONS = ConceptOptions()
 """Everything is left to the source."""
+
+_VALUES: dict[str, tuple[str, ...]] = {
+    "ties": get_args(Ties),
+    "encoding": get_args(Encoding),
+    "crowd": get_args(Crowd),
+}
+"""Options that know only a few values."""
+
+
+def concept_options(words: Sequence[str]) -> ConceptOptions:
+    """Options as people write them: `subset=ade20k`.
+
+    Raises:
+        InputError: no `=`, or a value that the option does not know.
+        UnknownName: no such option.
+
+    Example:
+        >>> concept_options(["subset=ade20k", "ties=last"]).subset
+        'ade20k'
+    """
+    known = [option.name for option in fields(ConceptOptions)]
+    found: dict[str, str] = {}
+    for word in words:
+        name, sign, value = word.partition("=")
+        if not sign or not value:
+            message = f"'{word}' is no option of a concept source: expected NAME=VALUE, such as subset=ade20k"
+            raise InputError(message)
+        if name not in known:
+            message = f"'{name}' is no option of a concept source: expected {', '.join(known)}.{nearest(name, known)}"
+            raise UnknownName(message)
+        if value not in _VALUES.get(name, (value,)):
+            message = f"{name} cannot be '{value}': expected {' or '.join(_VALUES[name])}"
+            raise InputError(message)
+        found[name] = value
+    return ConceptOptions(**found)  # type: ignore[arg-type]  # values of literals were checked
 
 
 @dataclass(frozen=True)

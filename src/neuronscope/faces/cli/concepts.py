@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from neuronscope.faces.cli import console, lists, options
 
 BROKEN = 1
+
+if TYPE_CHECKING:
+    from neuronscope.data.concepts import ConceptOptions
 
 app = typer.Typer(
     help="Look through images with human concepts in them.", no_args_is_help=True, rich_markup_mode="rich"
@@ -25,6 +28,16 @@ Categories = Annotated[
     ),
 ]
 
+OptionsOfSources = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--concept-options",
+        help="Of the sources: subset=ade20k, ties=last, encoding=r+256g, crowd=skip, category=NAME.",
+        metavar="NAME=VALUE,...",
+        show_default="none",
+    ),
+]
+
 
 @app.command(
     epilog=console.examples(
@@ -38,6 +51,7 @@ def check(
     sources: Sources,
     *,
     categories: Categories = None,
+    concept_options: OptionsOfSources = None,
     limit: Annotated[
         int | None,
         typer.Option("--limit", min=1, help="At most so many images.", metavar="INTEGER", show_default="all"),
@@ -64,7 +78,14 @@ def check(
     """Read every annotation and image, count, and name everything that is wrong, by file."""
     from neuronscope import check_concepts
 
-    report = check_concepts(sources, categories=_parts(categories), limit=limit, side=side, images=images)
+    report = check_concepts(
+        sources,
+        categories=_parts(categories),
+        limit=limit,
+        side=side,
+        options=_of_sources(concept_options),
+        images=images,
+    )
     console.say(report.text())
     if report.errors if fail_on == "error" else report.problems:
         raise typer.Exit(BROKEN)
@@ -81,12 +102,13 @@ def list_concepts(
     sources: Sources,
     *,
     categories: Categories = None,
+    concept_options: OptionsOfSources = None,
     format: lists.FormatOption = "table",  # noqa: A002 named like its flag
 ) -> None:
     """The concepts of a set: number, name, category, whether pixels or whole images have them, in how many images."""
     from neuronscope import load_concepts
 
-    found = load_concepts(sources, categories=_parts(categories))
+    found = load_concepts(sources, categories=_parts(categories), options=_of_sources(concept_options))
     lines = [
         {
             "number": one.number,
@@ -101,6 +123,13 @@ def list_concepts(
     lists.show(lines, format=format, right=("number", "images"), title=title)
     if format == "table" and any(one.frequency is None for one in found.concepts):
         console.say("images are not counted in all sources: neuronscope concepts check counts them")
+
+
+def _of_sources(texts: list[str] | None) -> ConceptOptions:
+    """Options of the sources, from `NAME=VALUE`."""
+    from neuronscope.data.concepts import concept_options
+
+    return concept_options(_parts(texts) or [])
 
 
 def _parts(texts: list[str] | None) -> list[str] | None:

@@ -7,6 +7,7 @@ means for the network's answers. Controls that show no object, over the same pix
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -55,8 +56,8 @@ _KINDS = {"object": "the object", "shuffled": "control: its pixels shuffled", "g
 _OWN = (
     Option("mask", "A picture of the object's size, bright where the object is.", type=Path, default="all of OBJECT"),
     Option("class_names", "A text file with the name of one class in a line, in the network's order.", type=Path),
-    Option("target", "The class that counts as success, by name or number.", default="none: only counts"),
-    Option("grid", "Try 6 x 6 places and 6 sides.", type=bool, default="unless --at is given"),
+    Option("target", "The class that counts as success, by name or number.", default="none"),
+    Option("grid", "Try 6 x 6 places and 6 sides.", type=bool, default="where --at is not given"),
     Option(
         "at",
         "X,Y of the object's upper left corner, in pixels right of and below that of the network's input.",
@@ -105,7 +106,7 @@ def _command() -> Any:
         inspect.Parameter(
             name,
             inspect.Parameter.POSITIONAL_OR_KEYWORD,
-            annotation=Annotated[kind, typer.Argument(help=help, show_default=False)],
+            annotation=Annotated[kind, typer.Argument(help=help, show_default=False, metavar=name.upper())],
         )
         for name, (kind, help) in _ARGUMENTS.items()  # noqa: A001 Typer's word
     ]
@@ -198,8 +199,7 @@ def read_class_names(path: Path) -> tuple[str, ...]:
 
 
 def _without_number(line: str) -> str:
-    first, _, rest = line.partition(" ")
-    return rest.strip() if rest and first[:1] == "n" and first[1:].isdecimal() else line
+    return re.sub(r"^n\d{8}\s+", "", line)
 
 
 def say_classes(trials: PasteTrials, *, names: tuple[str, str], single: bool) -> None:

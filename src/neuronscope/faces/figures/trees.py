@@ -1,8 +1,8 @@
-"""Trees as a figure, from left to right and one below the other: a root's name, inner nodes in boxes, leaves with names.
+"""Trees as a figure, from left to right and one below the other: roots by name, inner nodes in boxes, named leaves.
 
 Each leaf has a row of its own, and everything that hangs on a node stands to its right: so no text meets another,
-however deep a tree is. Where trees are narrow they stand in columns. Sizes are in inches from the start; nothing is
-searched for. Dashes mark links with a negative weight (what a branch excludes), for grey print.
+however deep a tree is. Narrow trees stand in columns, between those that take the whole width. Sizes are in inches from
+the start; nothing is searched for. Dashes mark links with a negative weight (what a branch excludes), for grey print.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -45,8 +46,8 @@ BOX, BOX_WITH_VALUE = 0.17, 0.29
 """Height of an inner node without and with its value, in inches."""
 LONGEST_LEAF, LONGEST_ROOT, ROOT_LINE = 44, 30, 15
 """Characters shown of a leaf and of a root, and of a root in one line."""
-WIDEST = 12.5
-"""Trees stand in columns as long as these are together not wider, in inches."""
+WIDEST, BETWEEN = 12.5, 0.35
+"""Trees stand in columns as long as these are together not wider; what is free between columns, in inches."""
 EXCLUDED = "#bd4a00"
 """Colour of links with a negative weight, as in networks."""
 DASH = (3.2, 1.6)
@@ -62,8 +63,9 @@ def draw_trees(network: Network, *, theme: ThemeName = "light") -> Figure:
     Example:
         >>> from neuronscope import NetworkColumn, NetworkLinks
         >>> columns = (NetworkColumn("unit", ("7",)), NetworkColumn("1", ("OR",)), NetworkColumn("2", ("sky", "sea")))
-        >>> links = [NetworkLinks(np.array(start), np.arange(len(start)), np.ones(len(start))) for start in ([0], [0, 0])]
-        >>> figure = draw_trees(Network("trees", "Formulas", columns, tuple(links), form="tree"))
+        >>> trunk = NetworkLinks(np.array([0]), np.array([0]), np.ones(1))
+        >>> branches = NetworkLinks(np.array([0, 0]), np.array([0, 1]), np.ones(2))
+        >>> figure = draw_trees(Network("trees", "Formulas", columns, (trunk, branches), form="tree"))
         >>> [text.get_text() for text in figure.axes[0].texts]
         ['7', 'OR', 'sky', 'sea']
     """
@@ -171,7 +173,6 @@ class _Plan:
 
 def _plan(trees: Sequence[_Node]) -> _Plan:
     boxes: dict[int, float] = {}
-    right = 0.0
     for tree in trees:
         for depth, node in _walk(tree):
             if node.parts or not depth:
@@ -179,21 +180,37 @@ def _plan(trees: Sequence[_Node]) -> _Plan:
     steps = [0.0]
     for depth in range(max((depth for tree in trees for depth, _ in _walk(tree)), default=0)):
         steps.append(steps[-1] + boxes.get(depth, 0.0) + LINK)
-    for tree in trees:
-        right = max(right, *(steps[depth] + _width(node, depth) for depth, node in _walk(tree)))
+    widths = [max(steps[depth] + _width(node, depth) for depth, node in _walk(tree)) for tree in trees]
+    room = max([WIDEST - 2 * EDGE, *widths])
+    # Those that leave room for another beside them stand in columns.
+    narrow = max([width for width in widths if 2 * width + BETWEEN <= room], default=room)
     heights = [max(_leaves(tree) * ROW, _root_height(tree)) + GAP for tree in trees]
-    block = right + 0.35
-    columns = max(1, min(int((WIDEST - 2 * EDGE + 0.35) / block), len(trees) // 3))
-    share, filled, corners, column, tall = sum(heights) / columns, 0.0, [], 0, 0.0
+    corners: list[tuple[float, float]] = []
+    y = right = 0.0
+    for beside, run in groupby(range(len(trees)), key=lambda i: widths[i] <= narrow):
+        members = list(run)
+        most = int((room + BETWEEN) / (narrow + BETWEEN)) if beside else 1
+        columns = max(1, min(most, len(members) // 2))
+        found, tall = _columns([heights[i] for i in members], columns)
+        for i, (column, down) in zip(members, found, strict=True):
+            corners.append((EDGE + column * (narrow + BETWEEN), y + down + GAP / 2))
+            right = max(right, corners[-1][0] + widths[i])
+        y += tall
+    return _Plan(round(max(right + EDGE, 3.2), 2), round(max(y, ROW) + EDGE, 2), steps, corners)
+
+
+def _columns(heights: Sequence[float], columns: int) -> tuple[list[tuple[int, float]], float]:
+    """Column of each tree and how far down it begins, in reading order and about equally tall; the tallest column."""
+    share, filled, column, tall = sum(heights) / columns, 0.0, 0, 0.0
+    found = []
     for height in heights:
-        # A tree that begins beyond a column's share begins the next one.
-        if filled + height / 2 > share and column < columns - 1:
+        # A tree that is for the larger part beyond a column's share begins the next one.
+        if filled and filled + height / 2 > share and column < columns - 1:
             column, filled = column + 1, 0.0
-        corners.append((EDGE + column * block, filled + GAP / 2))
+        found.append((column, filled))
         filled += height
         tall = max(tall, filled)
-    width = max(2 * EDGE + columns * block - 0.35, 3.2)
-    return _Plan(round(width, 2), round(max(tall, ROW) + EDGE, 2), steps, corners)
+    return found, tall
 
 
 def _walk(node: _Node, depth: int = 0) -> Iterator[tuple[int, _Node]]:
@@ -243,9 +260,11 @@ def _draw(axes: Axes, node: _Node, pen: _Pen, depth: int) -> tuple[float, float]
     end = x + _width(node, depth)
     # Links of a depth turn at the same place, right before what they lead to.
     turn = pen.x + pen.steps[depth + 1] - 0.6 * LINK if parts else end
+    if parts:
+        axes.plot([end, turn], [y, y], linewidth=1.1, color=pen.theme.ink, zorder=1)
     for (start, height), excluded in parts:
         look: dict[str, Any] = {"color": EXCLUDED, "linestyle": (0, DASH)} if excluded else {"color": pen.theme.ink}
-        axes.plot([end, turn, turn, start], [y, y, height, height], linewidth=1.1, zorder=1, **look)
+        axes.plot([turn, turn, start], [y, height, height], linewidth=1.1, zorder=1, **look)
     if not depth:
         axes.text(x, y, "\n".join(_root(node)), va="center", fontsize=TEXT_SIZE, fontweight="bold")
     elif parts:
@@ -286,6 +305,6 @@ def _key(network: Network, theme: Theme) -> list[Line2D]:
         key.append(Line2D([], [], color=EXCLUDED, linestyle=(0, DASH), linewidth=1.1, label="excluded"))
     if any(column.values is not None and np.isfinite(column.values).any() for column in network.columns):
         key.append(
-            Line2D([], [], linestyle="", marker="", color=theme.ink, label=clean(f"0.000 {network.value.caption}"))
+            Line2D([], [], linestyle="", marker="", color=theme.ink, label=clean(f"number: {network.value.caption}"))
         )
     return key

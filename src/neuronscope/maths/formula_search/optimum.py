@@ -399,25 +399,27 @@ def _either(sums: _Sums, clock: _Clock) -> _Bounded:
     - AND NOT C. W(X OR Y) + loss(X C) + loss(Y C), and at most the gain of X OR Y.
     """
     order = np.argsort(-sums.single, kind="stable")
-    single, gain = sums.single[order], sums.gain[order]
-    k = len(single)
-    blocks = list(_row_blocks(k))
-    most, most_gain, most_loss, after_own, loss_own = np.zeros((5, k))
-    for rows in blocks:
+    k = len(order)
+    rank = np.empty(k, dtype=np.int64)
+    rank[order] = np.arange(k)
+    most, after_own, loss_own = np.empty((3, k))
+    for rows in _row_blocks(k):
         clock.check()
-        pair, pair_gain, pair_loss = _rows(sums, order, rows)
-        most_gain[rows], most_loss[rows] = pair_gain.max(1), pair_loss.max(1)
-        behind = np.arange(k) > np.arange(rows.start, rows.stop)[:, None]
-        after_own[rows] = np.where(behind, single - pair, -np.inf).max(1)  # of W(C - Y) over C behind Y
-        loss_own[rows] = np.where(behind, pair_loss, -np.inf).max(1)
-        np.fill_diagonal(pair[:, rows], 0.0)
-        most[rows] = pair.max(1)
+        pair = sums.pair[rows]
+        behind = rank > rank[rows, None]
+        after_own[rows] = np.where(behind, sums.single - pair, -np.inf).max(1)  # of W(C - Y) over C behind Y
+        loss_own[rows] = np.where(behind, sums.pair_loss[rows], -np.inf).max(1)
+        most[rows] = np.where(rank == rank[rows, None], 0.0, pair).max(1)
+    values = (sums.single, sums.gain, most, sums.pair_gain.max(1), sums.pair_loss.max(1), after_own, loss_own)
+    single, gain, most, most_gain, most_loss, after_own, loss_own = (value[order] for value in values)
     gain_after = _later_max(gain[None])[0]
     found: list[_Bounded] = [(order[:0], order[:0], single[:0])]
-    for rows in blocks:
+    for rows in _row_blocks(k):
         clock.check()
         at = slice(rows.start, k)  # of the table above the diagonal
-        pair, pair_gain, pair_loss = (table[:, at] for table in _rows(sums, order, rows))
+        pair, pair_gain = (table[order[rows]].take(order[at], axis=1) for table in (sums.pair, sums.pair_gain))
+        pair_loss = np.maximum(pair_gain - pair, 0.0)
+        np.fill_diagonal(pair_loss, 0.0)
         own = single[rows, None] + single[at] - pair
         own_gain = gain[rows, None] + gain[at] - pair_gain
         # [x, y]: the most over C behind y
@@ -431,12 +433,6 @@ def _either(sums: _Sums, clock: _Clock) -> _Bounded:
         found.append((order[x + rows.start], order[y + rows.start], bound[x, y]))
     x, y, bound = (np.concatenate(parts) for parts in zip(*found, strict=True))
     return x, y, bound
-
-
-def _rows(sums: _Sums, order: Int64[np.ndarray, "k"], rows: slice) -> list[Float64[np.ndarray, "b k"]]:
-    """W, gain and loss of pairs with both labels in an order, some rows of the tables."""
-    across = np.ix_(order[rows], order)
-    return [table[across] for table in (sums.pair, sums.pair_gain, sums.pair_loss)]
 
 
 def _both(sums: _Sums, unit: UnitTables, with_loss: Float64[np.ndarray, "k"]) -> _Bounded:

@@ -10,8 +10,8 @@ smaller buffer is put before all others, and what they hold moves one place towa
 has no room. The extremes are kept besides.
 
 Source: Z. Karnin, K. Lang and E. Liberty, "Optimal quantile approximation in streams" (FOCS 2016); the sizes, the
-random numbers and the read-out are those of Network Dissection's released thresholds. That ours has their bits has not
-been checked against a released file; its error has.
+random numbers and the read-out are those of Network Dissection's released thresholds. Whether ours
+has their bits has not been checked against a released file; its error against the exact quantile has been.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ go to the shorter formula, then to the lower label numbers.
 take no part; the first beam holds no label beside its expanded copy; formulas come formula by formula, label by label
 (the best label first), operator by operator; those seen before are not looked at again; ties go to what came first;
 the beam holds no two formulas that are the same but for expansion, while different formulas of one mask may stand in
-it; and 1e-10 is added to the denominator. Its limits (50 labels, least coverage, early abort, penalty) are settings:
+it; least coverage is not asked of labels; and 1e-10 is added to the denominator. Its limits (50 labels, least coverage, early abort, penalty) are settings:
 `INDRES` has them all.
 
 With dynamic thresholds `Found` tells each formula's scores at its own threshold.
@@ -132,7 +132,7 @@ class _Run:
         else:
             thresholds = self.start.thresholds or [self.whole.threshold] * len(self.start.beam)
             pairs = zip(self.start.beam, thresholds, strict=True)
-            kept = [self.chosen.entry(formula, threshold, tuned=True) for formula, threshold in pairs]
+            kept = self._sorted([self.chosen.entry(formula, threshold, tuned=True) for formula, threshold in pairs])
         levels = [kept]
         extended: set[int] = set()
         seen: set[Key] = set()
@@ -157,10 +157,13 @@ class _Run:
         """The same formulas at the thresholds that they keep, best first."""
         if self.tuned:
             return entries
-        tuned = [scores.tuned(entry) for entry in entries]
+        return self._sorted([scores.tuned(entry) for entry in entries])
+
+    def _sorted(self, entries: list[Entry]) -> list[Entry]:
+        """Best first."""
         if self.spec.legacy == "indres":
-            return sorted(tuned, key=lambda entry: -entry.objective)
-        return sorted(tuned, key=lambda entry: order(entry.objective, entry.formula))
+            return sorted(entries, key=lambda entry: -entry.objective)
+        return sorted(entries, key=lambda entry: order(entry.objective, entry.formula))
 
     def _selected(self, ready: list[Entry], grown: list[Grown], scores: Scorer) -> list[Entry]:
         """The best formulas with distinct masks, among those built and those not built yet."""

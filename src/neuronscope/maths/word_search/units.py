@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from jaxtyping import Bool, Float64, Int64, UInt64
@@ -68,6 +68,7 @@ class Views:
         score: what is maximised.
         legacy: whether denominators are those of the original.
         images: images that are looked at: all, or the first ones.
+        kept: views by threshold.
     """
 
     unit: UnitWords
@@ -75,23 +76,19 @@ class Views:
     score: Score
     legacy: bool
     images: Bool[np.ndarray, "n"]
-
-    def __post_init__(self) -> None:
-        """Begin with nothing kept."""
-        object.__setattr__(self, "_kept", {})
+    kept: dict[float, View] = field(default_factory=dict)
 
     def at(self, threshold: float) -> View:
         """The unit at a threshold; nan, or that of the unit itself, is its mask as it was given."""
-        kept: dict[float, View] = self.__dict__["_kept"]
         own = np.isnan(threshold) or threshold == self.unit.threshold
         name = np.inf if own else threshold
-        if name not in kept:
-            if len(kept) == _VIEWS:
-                del kept[next(iter(kept))]
+        if name not in self.kept:
+            if len(self.kept) == _VIEWS:
+                del self.kept[next(iter(self.kept))]
             maps = self.unit.activations
             words = self.unit.words if own or maps is None else to_words(maps > threshold)
-            kept[name] = self._view(np.where(self.images, words, np.uint64(0)))
-        return kept[name]
+            self.kept[name] = self._view(np.where(self.images, words, np.uint64(0)))
+        return self.kept[name]
 
     def _view(self, words: UInt64[np.ndarray, "n"]) -> View:
         counts = np.bitwise_count(words).astype(np.int64)

@@ -29,6 +29,11 @@ class Bounds:
         """Number of detectors."""
         return len(self.unit)
 
+    @property
+    def arrays(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Units, lower and upper bounds."""
+        return self.unit, self.lower, self.upper
+
     def inside(self, maps: torch.Tensor) -> torch.Tensor:
         """Where detectors are active: (n, units, ...) to (n, detectors, ...), without any enlarging."""
         chosen = maps[:, torch.from_numpy(self.unit).to(maps.device)]

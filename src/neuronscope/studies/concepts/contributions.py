@@ -65,11 +65,11 @@ def contributions(setting: Setting, explained: Sequence[LayerThresholds]) -> dic
     """How each explained layer feeds the next one, and how the last one feeds the classes, on the images reported.
 
     Of each pair of layers three matrices (of = unit of the later layer or class, by = unit of the layer before):
-    `weight` (see `weights_between`), `correlation` over all cells of all images, with `correlation_low`,
-    `correlation_high` and `q` (Benjamini-Hochberg over the matrix; from 0.05 on an entry cannot be told from 0), and
-    `overlap`: cells active in both among those active in any. Of maps of different size the larger is cut into as many
-    blocks as the smaller has cells: for the correlation a block is its mean, for the overlap it is active where any
-    of its cells is.
+    `weight` (see `weights_between`), `correlation` over all cells of all images, with `correlation_low` and
+    `correlation_high` (at the study's level) and `q` (Benjamini-Hochberg over the matrix; from 0.05 on an entry cannot
+    be told from 0), and `overlap`: cells active in both among those active in any. Of maps of different size the larger
+    is cut into as many blocks as the smaller has cells: for the correlation a block is its mean, for the overlap it is
+    active where any of its cells is.
 
     For the classes a unit is seen through the mean of its map, beside the logits; the overlap is of the images in which
     the unit fires anywhere with the share `quantile` of the images (at least one) in which the logit is highest.
@@ -94,15 +94,16 @@ def contributions(setting: Setting, explained: Sequence[LayerThresholds]) -> dic
     to_classes = output is None or output.name != last.layer.name
     layers = tuple(one.layer for one in ordered)
     images = setting.concepts.images.take(setting.reported)
+    level = setting.spec.level
     folds: dict[str, Any] = {}
     for before, after in pairwise(ordered):
         of, by = f"maps/{after.layer.name}", f"maps/{before.layer.name}"
-        folds[f"moments {after.layer.name}"] = CrossMoments(of, by)
+        folds[f"moments {after.layer.name}"] = CrossMoments(of, by, level)
         folds[f"counts {after.layer.name}"] = JointCounts(of, by, after.thresholds, before.thresholds)
     if to_classes:
         top = max(1, int(setting.spec.quantile * len(images)))
         every = np.concatenate([one.thresholds for one in ordered])
-        folds["moments to classes"] = CrossMoments("logits", f"maps/{last.layer.name}")
+        folds["moments to classes"] = CrossMoments("logits", f"maps/{last.layer.name}", level)
         folds["fired"] = Firing("max", every, len(images))
         folds["top"] = TopK("logits", top)
     if not folds:
@@ -183,8 +184,8 @@ def _part(
     variables = {
         "weight": (weight, "weight of the connection; nan where there is no single one"),
         "correlation": (related.r, "of the activations, over all cells of all images"),
-        "correlation_low": (related.low, "95 % interval, with images as clusters"),
-        "correlation_high": (related.high, "95 % interval, with images as clusters"),
+        "correlation_low": (related.low, f"{related.level:.0%} interval, with images as clusters"),
+        "correlation_high": (related.high, f"{related.level:.0%} interval, with images as clusters"),
         "q": (bh_qvalues(related.p), "of the correlation over the matrix"),
         "overlap": (overlap, "cells active in both among those active in any"),
         "contributor": (

@@ -113,6 +113,7 @@ class Chosen:
         place: number of its placement.
         success: share of the images searched that became b there.
         gain: mean logarithm of the probability of b there, to order candidates of equal success.
+        seen_as: the class that the network gives the whole picture of the region.
     """
 
     candidate: Candidate
@@ -121,6 +122,17 @@ class Chosen:
     place: int
     success: float
     gain: float
+    seen_as: int
+
+    @property
+    def adversarial(self) -> bool:
+        """Whether the region's own picture is not of class b, so that b comes from the two together."""
+        return self.seen_as != self.candidate.to_class
+
+    @property
+    def merit(self) -> tuple[bool, float, float]:
+        """What is sought, in order: anything adversarial that works, then what works best."""
+        return (self.adversarial and self.success > 0, self.success, self.gain)
 
 
 @dataclass(frozen=True)
@@ -194,7 +206,9 @@ def copy_paste_examples(
     Returns:
         Variables over (example), best first on the images searched. The question: `class_a`, `class_b` (names),
         `class_a_number` (-1: any class that the unit does not help), `class_b_number`, `unit`, `concept`,
-        `concept_number`; what was pasted where: `region_row`, `x`, `y`, `side`. Shares of the reported `images` that
+        `concept_number`. What was pasted where: `region_row`, `region_class` (the network's for the whole picture that
+        the region was cut from), `adversarial` (0: that is class b itself, no wonder; such examples come last), `x`,
+        `y`, `side`. Shares of the reported `images` that
         became b: `success`, `shuffled`, `other`, each with `_low` and `_high` (Wilson), and of those searched:
         `searched_success`. `p`: one-sided exact McNemar test over images, the larger of both controls'; `q`. Shares
         over images and all placements: `grid_success`, `grid_shuffled`, `grid_other`. The clearest picture: `frame` and
@@ -221,7 +235,7 @@ def copy_paste_examples(
         choose(setting, candidate, regions, searched, places, number=number)
         for number, candidate in enumerate(candidates)
     ]
-    best = sorted((one for one in tried if one is not None), key=lambda one: (-one.success, -one.gain))[:examples]
+    best = sorted((one for one in tried if one is not None), key=lambda one: one.merit, reverse=True)[:examples]
     if not best:
         _log.info(
             "no copy-paste examples for %s: no region of its concepts covers %.0f %% of an image",
@@ -406,17 +420,20 @@ def choose(
         rows = images.seen_as(candidate.from_classes, most=SEARCHED, without=own_row(setting, row, images))
         if not len(rows):
             continue
-        frames = frames_of(setting, images.data, rows)
+        whole = frame_for(setting.subject, setting.concepts.images.read(row))
+        frames = torch.cat([frames_of(setting, images.data, rows), whole[None]])
         size = (int(frames.shape[2]), int(frames.shape[3]))
         pastes = [Paste(i, 0, placed_at(patch, place, size)) for i in range(len(rows)) for place in places]
+        pastes.append(Paste(len(rows)))
         data = pasted_data(frames, [patch], pastes, seed=setting.run.seed)
         logits = ask(setting.subject, data, run=setting.run, name=f"copy-paste choice {number} {turn}")
-        table = logits.reshape(len(rows), len(places), -1)
+        table = logits[:-1].reshape(len(rows), len(places), -1)
         success = (table.argmax(axis=2) == candidate.to_class).mean(axis=0)
         gain = np.log(np.maximum(softmax(table)[:, :, candidate.to_class], np.finfo(np.float64).tiny)).mean(axis=0)
         place = int(np.lexsort((-gain, -success))[0])
-        found = Chosen(candidate, patch, row, place, float(success[place]), float(gain[place]))
-        if best is None or (found.success, found.gain) > (best.success, best.gain):
+        seen_as = int(logits[-1].argmax())
+        found = Chosen(candidate, patch, row, place, float(success[place]), float(gain[place]), seen_as)
+        if best is None or found.merit > best.merit:
             best = found
     return best
 
@@ -542,6 +559,8 @@ def examples_table(
         "concept": _texts(setting.concepts.concept(one.candidate.concept).name for one in chosen),
         "concept_number": np.array([one.candidate.concept for one in chosen]),
         "region_row": np.array([one.row for one in chosen]),
+        "region_class": _texts(names[one.seen_as] for one in chosen),
+        "adversarial": np.array([one.adversarial for one in chosen], dtype=np.int8),
         "x": np.array([one.x for one in where]),
         "y": np.array([one.y for one in where]),
         "side": np.array([one.side for one in where]),

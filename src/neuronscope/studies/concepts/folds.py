@@ -6,16 +6,18 @@ it counts as active (`Bounds`).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int, UInt8, UInt64
+from torch import Tensor
 
 from neuronscope.maths.cells import CELLS, to_words
-from neuronscope.maths.signatures import CountFold, Signatures, UnitCounts, active_pixels, signature_of
+from neuronscope.maths.signature_counts import active_positions, batch_labels, count_batch
+from neuronscope.maths.signatures import CountFold, Signatures, UnitCounts, signature_of
 from neuronscope.maths.streams import Seen, State
 from neuronscope.studies.concepts.bounds import Bounds
 from neuronscope.studies.concepts.fit import Fit
@@ -47,12 +49,10 @@ class CountSignatures:
         return {name: torch.from_numpy(values) for name, values in self.fold.start().items()}
 
     def add(self, state: State, seen: Seen) -> State:
-        """One more batch."""
-        arrays = {name: values.numpy() for name, values in state.items()}
-        rows = seen["index"].cpu().numpy()
-        for detector, image, pixel in firing(seen[self.of].cpu().numpy(), self.bounds, shape=self.shape):
-            self.fold.add(arrays, unit=np.full(len(image), detector), image=rows[image], pixel=pixel)
-        return state
+        """One more batch, counted on the device that its maps are on."""
+        maps, lower, upper = _detecting(seen[self.of], self.bounds)
+        labels = batch_labels(self.signatures, seen["index"].cpu().numpy(), device=maps.device)
+        return count_batch(state, maps, labels=labels, shape=self.shape, lower=lower, upper=upper)
 
     def merge(self, left: State, right: State) -> State:
         """Counts add up."""
@@ -159,9 +159,9 @@ class Holding(Sequence[np.ndarray]):
         """The label sets of one detector's formula."""
         return np.unpackbits(self.packed[detector], count=self.sets).astype(bool)
 
-    def at(self, detector: int, number: Int[np.ndarray, "m"]) -> Bool[np.ndarray, "m"]:
-        """Whether some label sets satisfy it."""
-        found: np.ndarray = (self.packed[detector][number >> 3] >> (~number & 7).astype(np.uint8)) & 1
+    def at(self, detector: Int[np.ndarray, "m"], number: Int[np.ndarray, "m"]) -> Bool[np.ndarray, "m"]:
+        """Whether label sets satisfy the formulas of detectors, one by one."""
+        found: np.ndarray = (self.packed[detector, number >> 3] >> (~number & 7).astype(np.uint8)) & 1
         return found.astype(bool)
 
 
@@ -196,19 +196,21 @@ class Fitting:
 
     def add(self, state: State, seen: Seen) -> State:
         """One more batch."""
-        rows = seen["index"].cpu().numpy()
-        for detector, image, pixel in firing(seen[self.of].cpu().numpy(), self.bounds, shape=self.shape):
+        rows, count = seen["index"].cpu().numpy(), len(self.bounds)
+        for tensors in _positions(seen[self.of], self.bounds, self.shape):
+            unit, image, pixel = (tensor.cpu().numpy() for tensor in tensors)
             own = rows[image]
             numbers = signature_of(self.signatures, own, pixel)
-            there = self.holds.at(detector, numbers)
+            there = self.holds.at(unit, numbers)
+            cell = unit * len(rows) + image
+            for name, cells in (("active", cell), ("hits", cell[there])):
+                more = np.bincount(cells, minlength=count * len(rows)).reshape(count, len(rows))
+                state[name][:, rows] += torch.from_numpy(more).int()
             for length, holds in enumerate(self.steps):
-                state["steps"][detector, length] += int(holds.at(detector, numbers).sum())
-            count = len(rows)
-            state["active"][detector, rows] += torch.from_numpy(np.bincount(image, minlength=count)).int()
-            state["hits"][detector, rows] += torch.from_numpy(np.bincount(image[there], minlength=count)).int()
+                state["steps"][:, length] += _counted(unit[holds.at(unit, numbers)], count)
             for draw, other in enumerate(self.other):
-                by_chance = self.holds.at(detector, signature_of(self.signatures, other[own], pixel))
-                state["chance"][detector, draw] += int(by_chance.sum())
+                by_chance = self.holds.at(unit, signature_of(self.signatures, other[own], pixel))
+                state["chance"][:, draw] += _counted(unit[by_chance], count)
         return state
 
     def merge(self, left: State, right: State) -> State:
@@ -221,7 +223,7 @@ class Fitting:
         areas = np.zeros((len(self.bounds), signatures.images), dtype=np.int32)
         filled = np.flatnonzero(np.diff(signatures.start))
         for detector in range(len(self.bounds)):
-            weights = signatures.pair_pixels * self.holds.at(detector, signatures.pair_signature)
+            weights = signatures.pair_pixels * self.holds.row(detector)[signatures.pair_signature]
             if len(filled):
                 areas[detector, filled] = np.add.reduceat(weights, signatures.start[filled])
         steps = np.zeros((len(self.bounds), len(self.steps)), dtype=np.int64)
@@ -302,19 +304,24 @@ class FittingWords:
 
 def firing(
     maps: Float[np.ndarray, "n u *map"], bounds: Bounds, *, shape: tuple[int, int]
-) -> list[tuple[int, Int[np.ndarray, "m"], Int[np.ndarray, "m"]]]:
-    """For each detector that is active in a batch: the images and pixels, upsampled bilinearly, within its bounds.
+) -> Iterator[tuple[Int[np.ndarray, "m"], Int[np.ndarray, "m"], Int[np.ndarray, "m"]]]:
+    """Where detectors are active, maps being enlarged bilinearly, some at a time: detectors, images and pixels."""
+    for tensors in _positions(torch.from_numpy(maps), bounds, shape):
+        detector, image, pixel = (tensor.numpy() for tensor in tensors)
+        yield detector, image, pixel
 
-    A flat layer counts as one with maps of a single position.
-    """
-    whole = maps
-    if maps.ndim == 2:  # noqa: PLR2004 a flat layer
-        whole = maps[:, :, None, None]
-    found = []
-    for detector in np.flatnonzero(~np.isnan(bounds.lower)):
-        own = np.ascontiguousarray(whole[:, bounds.unit[detector]])
-        lower, upper = float(bounds.lower[detector]), float(bounds.upper[detector])
-        image, pixel = active_pixels(own, above=lower, below=upper, shape=shape)
-        if len(image):
-            found.append((int(detector), image, pixel))
-    return found
+
+def _positions(maps: Tensor, bounds: Bounds, shape: tuple[int, int]) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    chosen, lower, upper = _detecting(maps, bounds)
+    return active_positions(chosen, lower=lower, upper=upper, shape=shape)
+
+
+def _detecting(maps: Tensor, bounds: Bounds) -> tuple[Tensor, Tensor, Tensor | None]:
+    """The detectors' maps, and their bounds, where the maps are; a flat layer has maps of a single position."""
+    whole = maps[:, :, None, None] if maps.ndim == 2 else maps  # noqa: PLR2004 a flat layer
+    unit, lower, upper = (torch.from_numpy(one).to(maps.device) for one in bounds.arrays)
+    return whole[:, unit], lower, upper if bool(torch.isfinite(upper).any()) else None
+
+
+def _counted(numbers: Int[np.ndarray, "m"], size: int) -> Tensor:
+    return torch.from_numpy(np.bincount(numbers, minlength=size))

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Bool, Int
 
 from neuronscope.checkpoint import digest
-from neuronscope.data.concepts import ConceptData, load_concepts, squashed
+from neuronscope.data.concepts import ConceptData, concept_options, load_concepts, squashed
 from neuronscope.data.dataset import Data, scatter
 from neuronscope.errors import InputError, UnknownName, nearest
 from neuronscope.maths.cells import CELLS
@@ -123,7 +123,9 @@ def concepts_of(spec: ConceptsSpec, *, seed: int) -> ConceptData:
         categories=spec.categories or None,
         limit=spec.concept_limit or None,
         side=spec.side or None,
+        split=spec.concept_split or None,
         seed=seed,
+        options=concept_options(spec.concept_options),
     )
     blocks = all(side % CELLS == 0 for side in concepts.side)
     return concepts if spec.resolution == "pixels" or blocks or spec.side else concepts.at(_BLOCKED)

@@ -42,7 +42,7 @@ def similarity(
 
     Returns:
         (unit, other): `masks` (Jaccard, 0 to 1, of the pixels of the formulas; nan for formulas that cover nothing),
-        `activations` with `activations_low` and `activations_high` (95 %, images as clusters), and its `q` (over the
+        `activations` with `activations_low` and `activations_high` (images as clusters), and its `q` (over the
         pairs; nan on the diagonal).
 
     Raises:
@@ -56,8 +56,8 @@ def similarity(
     variables = {
         "masks": (weighted_jaccard(holds, signatures.weight), "pixels of both units' formulas among those of any"),
         "activations": (related.r, "correlation of the activations over all cells of all images"),
-        "activations_low": (related.low, "95 % interval, with images as clusters"),
-        "activations_high": (related.high, "95 % interval, with images as clusters"),
+        "activations_low": (related.low, f"{related.level:.0%} interval, with images as clusters"),
+        "activations_high": (related.high, f"{related.level:.0%} interval, with images as clusters"),
         "q": (_pair_qvalues(related.p), "of the correlation, over the pairs of units"),
     }
     return xr.Dataset(
@@ -69,7 +69,8 @@ def similarity(
 def activation_correlations(setting: Setting, layers: Sequence[LayerInfo]) -> dict[str, Correlation]:
     """Correlation of every two units of each layer, over all cells of the images reported: one pass for all layers."""
     images = setting.concepts.images.take(setting.reported)
-    folds = Each(**{layer.name: CrossMoments(f"maps/{layer.name}", f"maps/{layer.name}") for layer in layers})
+    maps = {layer.name: f"maps/{layer.name}" for layer in layers}
+    folds = Each(**{name: CrossMoments(of, of, setting.spec.level) for name, of in maps.items()})
     step = Observe(tuple(layers), measures=(), maps=tuple(layer.name for layer in layers))
     found: dict[str, Correlation] = sweep(
         setting.subject, images, step, folds, run=setting.run, name="similarity"

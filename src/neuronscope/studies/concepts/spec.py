@@ -50,6 +50,11 @@ class ConceptsSpec:
         ),
     ] = ("digits",)
     categories: Annotated[tuple[str, ...], Field(description="only concepts of these categories; default: all")] = ()
+    concept_options: Annotated[
+        tuple[str, ...],
+        Field(description="of the sources: subset=ade20k, ties=last, encoding=r+256g, crowd=skip, category=NAME"),
+    ] = ()
+    concept_split: Annotated[str, Field(description="only images of this split, as in train; default: all")] = ""
     side: Annotated[
         int, Field(ge=0, le=2048, description="height and width of the masks in pixels; 0: that of the concepts")
     ] = 0

@@ -23,8 +23,8 @@ def accuracy(view: View) -> Iterator[Block]:
     yield Section(
         "Accuracy when units fire",
         "On images with class labels: how often the network is right on those where a unit is active, and whether that "
-        "goes with how well the unit is explained. It shows what goes together, not what causes what: a unit may fire on "
-        "images that are easy anyway.",
+        "goes with how well the unit is explained. It shows what goes together, not what causes what: a unit may "
+        "fire on images that are easy anyway.",
     )
     if np.isfinite(whole):
         low, high = (view.number(f"accuracy_{end}", group="accuracy") for end in ("low", "high"))
@@ -98,8 +98,8 @@ def _scatter(view: View, right: np.ndarray, whole: float) -> Iterator[Block]:
         said.append(f"On all images {whole:.1%} are right.")
     if whiskers:
         said.append(
-            f"Whiskers: {view.level:.0%} interval of the share; a unit that fires on few images has a long one, and those "
-            "that fire on the fewest are left out of the correlation."
+            f"Whiskers: {view.level:.0%} interval of the share; a unit that fires on few images has a long one, and "
+            "those that fire on the fewest are left out of the correlation."
         )
     yield Chart(
         "accuracy-iou",
@@ -107,7 +107,7 @@ def _scatter(view: View, right: np.ndarray, whole: float) -> Iterator[Block]:
         "scatter",
         tuple(series),
         Axis("IoU of the formula on held-out images"),
-        Axis("images classified rightly, of those where the unit fires", limits=(-0.02, 1.02)),
+        Axis("accuracy when the unit fires", limits=(-0.02, 1.02)),
         text=" ".join(said),
     )
 

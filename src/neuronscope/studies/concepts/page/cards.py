@@ -37,7 +37,7 @@ def cards(view: View) -> Iterator[Block]:
             else "the images where they are strongest."
         )
         + (
-            " The first row is what the unit answers to; the second shows what the formula misses it for."
+            " The first row is what the unit answers to; the second shows whether it answers where its formula holds."
             if both
             else ""
         ),
@@ -53,7 +53,7 @@ def cards(view: View) -> Iterator[Block]:
                 "rows and the rest on demand; the filter finds a unit or a concept by name."
             )
         for suffix, chosen in parts:
-            yield from _gallery(view, view.cards, layer, suffix, chosen, own)
+            yield from _gallery(view, f"{layer}-{suffix}" if suffix else layer, chosen, own)
 
 
 def _parts(view: View, units: Int[np.ndarray, "card"], places: Int[np.ndarray, "_"]) -> list[tuple[str, np.ndarray]]:
@@ -67,23 +67,23 @@ def _parts(view: View, units: Int[np.ndarray, "card"], places: Int[np.ndarray, "
     ]
 
 
-def _gallery(
-    view: View, table: xr.Dataset, layer: str, suffix: str, places: Int[np.ndarray, "_"], own: int
-) -> Iterator[Block]:
+def _gallery(view: View, name: str, places: Int[np.ndarray, "_"], own: int) -> Iterator[Block]:
+    table = view.cards
+    if table is None:
+        return
     units = table["unit"].to_numpy()[places].tolist()
-    name, title = (f"{layer}-{suffix}", f"{layer}, {suffix}") if suffix else (layer, layer)
-    trees = formula_trees(view, units, name=f"trees-{name}", title=f"Formulas of {title}")
+    trees = formula_trees(view, units, name=f"trees-{name}", title=f"Formulas of {name}")
     if trees is not None:
         yield trees
     yield Gallery(
         f"cards-{name}",
-        f"Units of {title}",
+        f"Units of {name}",
         [strip for place in places for strip in _strips(view, table, int(place))],
         scale=1,
         key=(
             "bright: the unit is active; dark: it is not. Yellow line: the formula's "
-            f"{view.places_word} lie inside. Bright inside the line is a hit, bright outside is not in the formula, dark "
-            "inside is missed"
+            f"{view.places_word} lie inside. Bright inside the line is a hit, bright outside is not in the formula, "
+            "dark inside is missed"
         ),
         text=(
             f"{len(places)} of {own:,} explained units. Below each image: the share of its active {view.places_word} "
@@ -118,7 +118,7 @@ def _strips(view: View, table: xr.Dataset, place: int) -> Iterator[Strip]:
             continue
         own = [i for i, one in enumerate(choice) if one == kind]
         means = _CHOICES.get(kind, kind)
-        note = f"{_note(view, unit)}. Here: {means}" if not number else ""
+        note = f"{means}; {_note(view, unit)}" if not number else ""
         label = title if not number else f"unit {view.index_of[unit]}: {means}"
         yield Strip(label, _pictures(view, table, place, own), note=note)
 

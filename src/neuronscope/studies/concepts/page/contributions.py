@@ -72,8 +72,8 @@ def contributions(view: View) -> Iterator[Block]:
     yield Section(
         "What feeds what",
         "How the units of one layer enter the classes or the units of the next. Weight: what a connection could do. "
-        "Correlation: what goes together over the images. Overlap: how often both are active in the same places, of the "
-        "places where any is. A contributor is among the largest of the whole table, an inhibitor among the smallest.",
+        "Correlation: what goes together over the images. Overlap: the places where both are active, of those where "
+        "any is. Contributors of a class or unit have the largest links to it, inhibitors the smallest, below 0.",
     )
     for part in parts:
         yield from _part(view, part)

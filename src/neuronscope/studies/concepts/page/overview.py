@@ -13,7 +13,7 @@ from neuronscope.studies.concepts.spec import LEGACY
 from neuronscope.views import Block, Stat, Table, Text
 
 _FEW_IMAGES = 100  # one image then holds over a hundredth of the pixels that a score is made of
-_WORDS = {"or": "OR", "and": "AND", "and-not": "AND NOT", "with": "WITH", "close": "CLOSE and CLOSE TO"}
+_WORDS = {"or": "OR", "and": "AND", "and-not": "AND NOT", "with": "WITH", "close": "CLOSE"}
 _MEANT = {
     "with": "A WITH B: the parts of A in images that have B too",
     "close": "A CLOSE B: the parts of A and of B that lie near each other; A CLOSE TO B: the parts of A near to B",
@@ -98,7 +98,8 @@ def _material(view: View) -> Iterator[Block]:
             note=f"distinct combinations of {numbers.sizes['concept']:,} concepts at a pixel, all that a search needs",
         )
     if "resolution" in view.spec:
-        words = [_WORDS.get(str(one), str(one)) for one in view.option("operators", ())]
+        names = [str(one) for one in view.option("operators", ())]
+        words = [_WORDS.get(one, one) for one in names] + ["CLOSE TO"] * ("close" in names)
         yield Stat(
             "resolution",
             "7 x 7 cells" if view.cells else "pixels",
@@ -147,8 +148,8 @@ def warnings(view: View) -> Iterator[Block]:
         )
     if view.option("thresholds", "static") == "dynamic":
         yield Text(
-            "The search was free to move each unit's threshold (--thresholds dynamic): what counts as active was chosen "
-            "to fit the formula. Held-out scores and chance levels use the threshold that was found.",
+            "The search was free to move each unit's threshold (--thresholds dynamic): what counts as active was "
+            "chosen to fit the formula. Held-out scores and chance levels use the threshold that was found.",
             tone="note",
         )
     images = min(int(view.concepts[f"images_{part}"]) for part in ("searched", "reported"))

@@ -1,4 +1,4 @@
-"""Copy-paste examples: does laying a concept over images of one class turn the answer into another, and would anything?"""
+"""Copy-paste examples: does a concept laid over images of one class turn the answer, and would anything do so?"""
 
 from __future__ import annotations
 
@@ -13,17 +13,25 @@ from neuronscope.views import Axis, Block, Chart, Gallery, Picture, Section, Ser
 
 _AXIS = "example"
 _COLUMNS = {
-    "class_from": "from",
-    "class_to": "to",
+    "from": "class_from",
+    "to": "class_to",
     "concept": "concept",
     "unit": "unit",
+    "success": "success",
+    "low": "low",
+    "high": "high",
+    "control": "control",
+    "control low": "control_low",
+    "control high": "control_high",
+    "q": "q",
+    "verdict": "verdict",
+    "p": "p",
     "successes": "successes",
     "trials": "trials",
-    "control_successes": "control successes",
-    "control_trials": "control trials",
-    "p": "p",
-    "q": "q",
+    "control successes": "control_successes",
+    "control trials": "control_trials",
 }
+"""Column of the table: variable of the group; success, control and verdict are worked out."""
 _MAGNIFIED = 112  # pixels: smaller pictures are magnified to about this side
 
 
@@ -34,40 +42,47 @@ def pasting(view: View) -> Iterator[Block]:
         return
     yield Section(
         "Copy-paste examples",
-        "A concept is cut out of an image and laid over images of one class, to see whether the network then answers with "
-        "another class, as its units and their weights would have it. The controls cover the very same pixels and show no "
-        "such thing: what they reach, any change of these pixels would.",
+        "A concept is cut out of an image and laid over images of one class, to see whether the network then answers "
+        "with another class, as its units and their weights would have it. The controls cover the very same pixels "
+        "and show no such thing: what they reach, any change of these pixels would.",
     )
     if not table.sizes.get(_AXIS, 0):
         yield Text("No example was found: no concept leads from one class to another by its units.", tone="note")
         return
-    columns = {title: _column(table, name) for name, title in _COLUMNS.items() if _has(table, name)}
     share, control = _share(table, ""), _share(table, "control_")
-    if share is not None:
-        columns["success"] = share
-    for name in ("low", "high"):
-        if _has(table, name):
-            columns[name] = _column(table, name)
-    if control is not None:
-        columns["control"] = control
-    for name in ("low", "high"):
-        if _has(table, f"control_{name}"):
-            columns[f"control {name}"] = _column(table, f"control_{name}")
     told = view.below(_column(table, "q")) if _has(table, "q") else None
     if told is not None:
         if share is not None and control is not None:
             told = told & (share > control)
-        columns["verdict"] = np.where(told, "better than controls", "not distinguishable from controls")
         yield Text(
             f"{int(told.sum())} of {len(told)} examples turn the answer more often than their controls ({view.bound})."
             + ("" if told.any() else " None can be told from chance."),
             tone="plain" if told.any() else "note",
         )
-    if "unit" in columns:
-        columns["unit"], columns["formula"] = _units(view, np.asarray(columns["unit"]))
     yield from _chart(view, table, share, control)
-    yield _table(view, columns)
+    yield _table(view, _columns(view, table, share, control, told))
     yield from _pictures(table, share, control, told)
+
+
+def _columns(
+    view: View, table: xr.Dataset, share: np.ndarray | None, control: np.ndarray | None, told: np.ndarray | None
+) -> dict[str, np.ndarray]:
+    """Columns of the table, as far as the result has them, the most important first."""
+    found = {"example": np.arange(1, 1 + table.sizes[_AXIS])}
+    for title, name in _COLUMNS.items():
+        if name == "success" and share is not None:
+            found[title] = share
+        elif name == "control" and control is not None:
+            found[title] = control
+        elif name == "verdict" and told is not None:
+            found[title] = np.where(told, "better than controls", "not distinguishable from controls")
+        elif _has(table, name):
+            found[title] = _column(table, name)
+    if "unit" in found:
+        found["unit"], formulas = _units(view, found["unit"])
+        if any(formulas):
+            found["formula"] = np.array(formulas, dtype=object)
+    return found
 
 
 def _has(table: xr.Dataset, name: str) -> bool:
@@ -84,7 +99,7 @@ def _share(table: xr.Dataset, prefix: str) -> np.ndarray | None:
     if not all(_has(table, name) for name in names):
         return None
     successes, trials = (_column(table, name).astype(np.float64) for name in names)
-    return np.divide(successes, trials, out=np.full(len(trials), np.nan), where=trials > 0)
+    return np.asarray(np.divide(successes, trials, out=np.full(len(trials), np.nan), where=trials > 0))
 
 
 def _units(view: View, units: np.ndarray) -> tuple[np.ndarray, list[str]]:
@@ -126,7 +141,7 @@ def _chart(view: View, table: xr.Dataset, share: np.ndarray | None, control: np.
         "bar",
         tuple(bars),
         Axis("example", ticks=tuple(str(1 + number) for number in range(table.sizes[_AXIS]))),
-        Axis("images answered with the other class", "%"),
+        Axis("images that turned", "%"),
         text=(
             f"Whiskers: {view.level:.0%} interval for images like these. An example counts if its bar stands out above "
             "that of its controls."
@@ -134,17 +149,11 @@ def _chart(view: View, table: xr.Dataset, share: np.ndarray | None, control: np.
     )
 
 
-def _table(view: View, columns: dict[str, np.ndarray | list[str]]) -> Table:
-    count = len(next(iter(columns.values()), []))
-    first = {"example": np.arange(1, 1 + count), **columns}
-    last = [
-        name for name in ("formula", "successes", "trials", "control successes", "control trials", "p") if name in first
-    ]
-    order = [name for name in first if name not in last] + last
+def _table(view: View, columns: dict[str, np.ndarray]) -> Table:
     return Table(
         "copy-paste-examples",
         "Copy-paste examples",
-        pd.DataFrame(first)[order],
+        pd.DataFrame(columns),
         help={
             "from": "class of the images",
             "to": "class that the network should answer with",

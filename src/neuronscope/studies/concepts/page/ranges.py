@@ -25,9 +25,9 @@ def ranges(view: View) -> Iterator[Block]:
     count = held.shape[1]
     yield Section(
         "Ranges of activation",
-        f"Each unit's activations cut into {count} ranges (clusters along a line, the weakest first), and a formula found "
-        "for each: where the unit's activation lies within the range. A unit may answer to one thing weakly and to "
-        "another strongly.",
+        f"Each unit's activations cut into {count} ranges (clusters along a line, the weakest first), and a formula "
+        "found for each: where the unit's activation lies within the range. A unit may answer to one thing weakly and "
+        "to another strongly.",
     )
     q = view.find("q", group="ranges")
     told = there & view.below(q) if q is not None else np.zeros_like(there)
@@ -35,7 +35,7 @@ def ranges(view: View) -> Iterator[Block]:
         yield from _share(view, there & np.isfinite(q), told)
     yield from _by_range(view, held, there, told if q is not None else None)
     yield from _map(view, held, there, told if q is not None else None)
-    yield _table(view, formulas, there, told if q is not None else None)
+    yield _table(view, there, told if q is not None else None)
 
 
 def _share(view: View, tested: np.ndarray, told: np.ndarray) -> Iterator[Block]:
@@ -135,7 +135,7 @@ def _map(view: View, held: np.ndarray, there: np.ndarray, told: np.ndarray | Non
         )
 
 
-def _table(view: View, formulas: np.ndarray, there: np.ndarray, told: np.ndarray | None) -> Table:
+def _table(view: View, there: np.ndarray, told: np.ndarray | None) -> Table:
     units, count = there.shape
     unit, number = np.repeat(np.arange(units), count), np.tile(np.arange(count), units)
     keep = there.reshape(-1)

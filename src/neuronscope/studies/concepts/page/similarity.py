@@ -16,6 +16,7 @@ from neuronscope.views import Axis, Block, Chart, Panel, Section, Series, Table,
 
 _PREFIX = "similarity_"
 _MAPPED = 64  # units of a heat map
+_SIDE_BY_SIDE = 20  # units of two maps in a row
 _PAIRS = 50
 _NEAR_SAME = 0.5  # of the Jaccard overlap: half of the pixels of any are of both
 _APART = 0.2  # of the correlation
@@ -56,14 +57,15 @@ def _layer(view: View, layer: str, table: xr.Dataset) -> Iterator[Block]:
     upper = np.triu_indices(len(places), 1)
     if related is not None:
         both = np.isfinite(masks[upper]) & np.isfinite(related[upper])
+        both &= (view.explained[places][:, None] & view.explained[places])[upper]
         alike = both & (masks[upper] >= _NEAR_SAME)
         if alike.any():
             apart = alike & (related[upper] < _APART)
             yield Text(
                 f"In {layer}, {int(alike.sum()):,} pairs of units have formulas that share half of their "
-                f"{view.places_word} or more. Their activations correlate by {median(related[upper][alike]):.2f} in the "
-                f"median; {int(apart.sum()):,} pairs by less than {_APART}: these share an explanation without responding "
-                "alike, so that the formula misses what tells them apart."
+                f"{view.places_word} or more. Their activations correlate by {median(related[upper][alike]):.2f} in "
+                f"the median; {int(apart.sum()):,} pairs by less than {_APART}: these share an explanation without "
+                "responding alike, so that the formula misses what tells them apart."
             )
     yield from _pairs(view, layer, (masks, related, q), table)
 
@@ -117,7 +119,8 @@ def _maps(
         value=Axis("correlation", limits=(-1.0, 1.0)),
         diverging=True,
     )
-    return Panel(first.name, f"How alike the units of {layer} are", (first, second), columns=2, text=text)
+    columns = 2 if len(order) <= _SIDE_BY_SIDE else 1
+    return Panel(first.name, f"How alike the units of {layer} are", (first, second), columns, text)
 
 
 def _pairs(
@@ -127,7 +130,8 @@ def _pairs(
     masks, related, q = matrices
     places = view.places(layer)
     rows, columns = np.triu_indices(len(places), 1)
-    keep = np.isfinite(masks[rows, columns])
+    explained = view.explained[places]
+    keep = np.isfinite(masks[rows, columns]) & explained[rows] & explained[columns]
     rows, columns = rows[keep], columns[keep]
     strength = np.nan_to_num(related[rows, columns]) if related is not None else np.zeros(len(rows))
     best = np.lexsort((-strength, -masks[rows, columns]))[:_PAIRS]
@@ -136,7 +140,9 @@ def _pairs(
         return
     found: dict[str, object] = {
         "unit": view.index_of[places[rows]],
+        "formula of unit": [view.formulas[unit] for unit in places[rows]],
         "other": view.index_of[places[columns]],
+        "formula of other": [view.formulas[unit] for unit in places[columns]],
         "formulas": masks[rows, columns],
     }
     if related is not None:
@@ -146,8 +152,6 @@ def _pairs(
                 found[end] = table[f"activations_{end}"].to_numpy()[rows, columns]
     if q is not None:
         found["q"] = q[rows, columns]
-    found["formula of unit"] = [view.formulas[unit] for unit in places[rows]]
-    found["formula of other"] = [view.formulas[unit] for unit in places[columns]]
     yield Table(
         f"pairs-{layer}",
         f"Most similar formulas of {layer}",

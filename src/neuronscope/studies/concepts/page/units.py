@@ -45,8 +45,8 @@ def units(view: View) -> Iterator[Block]:
     }
     meant = {
         "formula": "of the concepts; dead units have none",
-        "held-out IoU": f"active {view.places_word} and {view.places_word} of the formula: both over either, on held-out "
-        "images, 0 to 1",
+        "held-out IoU": f"active {view.places_word} and {view.places_word} of the formula: both over either, "
+        "on held-out images, 0 to 1",
     }
     formats = {"held-out IoU": ".4f"}
 
