@@ -226,9 +226,9 @@ class Twin:
         score = self.data.score(formula, self.spec.score, threshold=threshold, images=images, epsilon=self.epsilon)
         return score < self.spec.abort_share * worst
 
-    def extensions(self, beam, terms):
+    def extensions(self, beam, terms, seen):
         """Formulas of one label more, with the objective and the threshold, in order."""
-        worst = min((objective for _, objective, _ in beam), default=0.0)
+        worst = min(objective for _, objective, _ in beam) if len(beam) >= self.spec.beam else 0.0
         immediately = self.spec.threshold_update == "immediately"
         for formula, _, threshold in beam:
             for term in terms:
@@ -236,7 +236,9 @@ class Twin:
                     if operator not in self.spec.operators:
                         continue
                     for made in moves(formula, term, operator, self.data.scenes):
-                        if self.covers(made) and not self.fails_at_first(made, threshold, worst):
+                        new = not self.legacy or key(made) not in seen
+                        seen.add(key(made))
+                        if new and self.covers(made) and not self.fails_at_first(made, threshold, worst):
                             yield (made, *self.valued(made, threshold, climbs=immediately))
 
     def distinct(self, pool):
@@ -277,11 +279,7 @@ class Twin:
         beam = self.finished(pick(singles))
         found, seen = [beam], set()
         for _ in range(1, self.spec.length):
-            new = []
-            for one in self.extensions(beam[: self.spec.beam], terms):
-                if not self.legacy or key(one[0]) not in seen:
-                    new.append(one)
-                seen.add(key(one[0]))
+            new = list(self.extensions(beam[: self.spec.beam], terms, seen))
             beam = self.finished(pick([*beam, *new]))
             found.append(beam)
         return found
@@ -309,7 +307,7 @@ def test_every_operator_set_equals_the_twin(seed, operators):
     assert_same(random_cells(seed), WordSearchSpec(operators=operators, length=3, beam=3))
 
 
-@settings(max_examples=15)
+@settings(max_examples=10)
 @given(seeds, scores, st.integers(1, 4), st.sampled_from([None, 3]), st.booleans(), st.sampled_from([0.0, 0.02]))
 def test_default_search_equals_the_twin(  # noqa: PLR0917 one argument for each setting
     seed, score, beam, candidates, expansions, least
@@ -328,7 +326,7 @@ def test_default_search_equals_the_twin(  # noqa: PLR0917 one argument for each 
     assert_same(data, spec)
 
 
-@settings(max_examples=15)
+@settings(max_examples=10)
 @given(
     seeds, scores, st.integers(1, 4), st.sampled_from([None, 4]), st.sampled_from([0, 3]), st.sampled_from([0, 0.03])
 )
@@ -349,7 +347,7 @@ def test_four_labels_reach_every_rewriting(seed):
     assert len(found.beams[-1]) == 8
 
 
-@settings(max_examples=8)
+@settings(max_examples=5)
 @given(seeds, st.sampled_from(["immediately", "after"]), st.sampled_from(["none", "indres"]))
 def test_dynamic_thresholds_equal_a_naive_climb(seed, update, legacy):
     """Every formula's threshold climbs as a loop over single formulas has it."""
@@ -361,7 +359,7 @@ def test_dynamic_thresholds_equal_a_naive_climb(seed, update, legacy):
     assert any(one.threshold != 0.5 for beam in found.beams for one in beam) or len(found.beams[-1]) < 3
 
 
-@settings(max_examples=15)
+@settings(max_examples=10)
 @given(seeds, scores)
 def test_scores_are_those_of_the_definitions(seed, score):
     """Every score of what is found follows from the masks by the formulas of the papers."""
@@ -404,6 +402,7 @@ def test_boolean_operators_equal_the_signature_search(seed, score, beam, candida
     assert [one and one.objective for one in found.best] == pytest.approx([o and o.objective for o in expected.best])
 
 
+@settings(max_examples=10)
 @given(seeds, st.sampled_from([("or",), ("and-not",), ("or", "and"), ("and", "and-not")]))
 def test_the_order_of_compexp_with_fewer_operators(seed, operators):
     """The signature search in the original's order keeps to the operators; what it finds scores what the twin says."""
@@ -608,7 +607,7 @@ def test_close_appends_to_close_to_and_leaves_close_alone():
 
 def test_relations_are_changed_inside():
     """OR and AND NOT go inside WITH, CLOSE and CLOSE TO, left and right; AND only outside."""
-    found = {formula for beam in found_by(NAMES, UNIT, beam=2000) for formula in beam}
+    found = {formula for beam in found_by(NAMES, UNIT, beam=700) for formula in beam}
     inner = {(type(one), place, type(p)) for one in found for place, p in enumerate(operands(one))}
     for relation in (With, Close, CloseTo):
         for kind in (Or, AndNot):
@@ -676,13 +675,19 @@ def test_candidates_are_the_best_labels():
 )
 def test_a_resumed_search_ends_like_one_that_ran_through(seed, at, mode, candidates):
     """From the beam of any length, with the scores worked out anew, the same formulas are found."""
-    data = random_cells(seed)
+    data = random_cells(seed, labels=2)
     modes = {
         "indres": {"legacy": "indres"},
         "immediately": {"thresholds": "dynamic"},
         "after": {"thresholds": "dynamic", "threshold_update": "after"},
     }
-    common = {"length": 4, "beam": 3, "candidates": candidates, "penalty": Penalty("linear", 0.001)}
+    common = {
+        "length": 3,
+        "beam": 3,
+        "candidates": candidates,
+        "threshold_step": 0.3,
+        "penalty": Penalty("linear", 0.001),
+    }
     spec = WordSearchSpec(**common, **modes.get(mode, {}))
     through = explain_words(data.concepts, data.unit, spec)
     short = explain_words(data.concepts, data.unit, replace(spec, length=at))
@@ -692,7 +697,7 @@ def test_a_resumed_search_ends_like_one_that_ran_through(seed, at, mode, candida
         assert resumed.best[at - 1 :] == through.best[at - 1 :]
         assert resumed.candidates == through.candidates
         assert resumed.top == through.top
-        assert start_after(resumed, 4) == start_after(through, 4)
+        assert start_after(resumed, 3) == start_after(through, 3)
 
 
 def test_a_start_of_formulas_alone_is_enough():

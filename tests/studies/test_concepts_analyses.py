@@ -387,7 +387,7 @@ def test_similarity_is_that_of_maps_and_masks(setting, seen):
     labels = assemble([image_signatures(one.maps, one.whole.tolist()) for one in masks])
     dark = labels.table[:, 0] == 1
     holds = [dark, ~dark, np.ones_like(dark), np.zeros_like(dark)]
-    found = similarity(setting, layer, holds, labels)
+    found = similarity(setting, layer, holds, labels.weight)
     columns = columns_of(maps)
     assert found["activations"].to_numpy() == pytest.approx(np.corrcoef(columns), abs=1e-5)
     share = np.concatenate([one.mask(1).ravel() for one in masks]).mean()
@@ -399,7 +399,7 @@ def test_similarity_is_that_of_maps_and_masks(setting, seen):
     assert np.array_equal(q, q.T, equal_nan=True)
     assert q[0, 1] < 0.001
     assert q[0, 2] > 0.05
-    again = similarity(setting, layer, holds, labels, activations=activation_correlations(setting, [layer])[layer.name])
+    again = similarity(setting, layer, holds, labels.weight, activations=activation_correlations(setting, [layer])[layer.name])
     assert again.identical(found)
 
 
@@ -407,4 +407,4 @@ def test_similarity_needs_a_formula_for_each_unit(setting):
     """Fewer are refused."""
     labels = assemble([image_signatures(np.array([[[1, 2]]]))])
     with pytest.raises(InputError, match="1 formulas came for the 4 units of '3'"):
-        similarity(setting, setting.layers[1], [np.ones(2, dtype=bool)], labels)
+        similarity(setting, setting.layers[1], [np.ones(2, dtype=bool)], labels.weight)

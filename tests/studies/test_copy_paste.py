@@ -350,15 +350,17 @@ def found_with(setting, formulas, *, contributor=HELPS, **options):
 
 def test_the_planted_example_is_found(setting):
     """Images seen as nothing become the red thing with a red square; controls change none of them."""
-    found = found_with(setting, [Label(RED), None])
+    found = found_with(setting, [Label(RED), None], first=10)
     first = found.isel(example=0)
-    assert (str(first["class_b"].values), str(first["concept"].values)) == ("red thing, red", "red square")
-    assert str(first["class_a"].values) == "nothing"
-    assert int(first["unit"]) == 0
-    assert float(first["success"]) > 0.9
-    assert float(first["success_low"]) > 0.6
-    assert float(first["shuffled"]) == float(first["other"]) == 0
-    assert float(first["shuffled_high"]) < 0.5
+    assert (str(first["class_to"].values), str(first["concept"].values)) == ("red thing, red", "red square")
+    assert str(first["class_from"].values) == "nothing"
+    assert int(first["unit"]) == 10
+    assert int(first["successes"]) == int(first["trials"]) >= 6
+    assert float(first["low"]) > 0.6
+    assert int(first["shuffled_successes"]) == int(first["other_successes"]) == int(first["control_successes"]) == 0
+    assert int(first["control_trials"]) == int(first["trials"])
+    assert float(first["control_high"]) < 0.5
+    assert float(first["grid_shuffled"]) == 0 < float(first["grid_own"]) <= 1
     assert float(first["q"]) < 0.05
     assert int(first["region_row"]) in setting.searched
     assert int(first["frame_row"]) in setting.reported
@@ -376,14 +378,14 @@ def test_what_is_no_wonder_is_told(setting):
     assert (int(first["adversarial"]), str(first["region_class"].values)) == (1, "blue thing")
     blue = found_with(setting, [None, Label(BLUE)], examples=1).isel(example=0)
     assert (int(blue["adversarial"]), str(blue["region_class"].values)) == (0, "blue thing")
-    assert float(blue["success"]) > 0.9
+    assert int(blue["successes"]) == int(blue["trials"])
 
 
 def test_a_concept_that_does_nothing_beats_no_control(setting):
     """A bar can cover what hid the red thing, but so can its shuffled pixels: the dataset says that this is nothing."""
     found = found_with(setting, [Label(BAR), None])
-    np.testing.assert_array_equal(found["success"], found["shuffled"])
-    assert (found["success"].values < 0.5).all()
+    np.testing.assert_array_equal(found["successes"], found["control_successes"])
+    assert (found["successes"].values < found["trials"].values / 2).all()
     assert (found["q"].values == 1).all()
 
 
@@ -401,15 +403,15 @@ def test_other_images_can_be_pasted_onto(setting):
     pixels = torch.randint(0, 60, (40, 3, SIDE, SIDE), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     data = ns.data_from_arrays(pixels, np.full(40, -1), name="noise", classes=())
     found = found_with(setting, [Label(RED), None], data_labelled=data, examples=1)
-    assert int(found["images"][0]) == 20
-    assert float(found["success"][0]) > 0.9
+    assert int(found["trials"][0]) == 20
+    assert int(found["successes"][0]) > 18
 
 
 def test_rare_classes_are_asked_together(setting, monkeypatch):
     """Where no single class has enough images, class a is any that the unit does not help."""
     monkeypatch.setattr(copy_paste, "LEAST_REPORTED", 21)
     found = found_with(setting, [Label(RED), None], examples=1)
-    assert (int(found["class_a_number"][0]), str(found["class_a"].values[0])) == (-1, "any other")
+    assert (int(found["class_from_number"][0]), str(found["class_from"].values[0])) == (-1, "any other")
     monkeypatch.setattr(copy_paste, "LEAST_REPORTED", 1000)
     assert found_with(setting, [Label(RED), None]) is None
 

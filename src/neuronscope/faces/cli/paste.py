@@ -278,7 +278,7 @@ def contact_sheet(trials: PasteTrials, *, names: tuple[str, str]) -> Gallery:
         if of_side:
             more = f"{len(of_side)} of {sum(one.side == side for one in trials.placements)} places"
             strips.append(Strip(f"side {side}", [_picture(trials, i) for i in of_side[:SHOWN]], note=note or more))
-    target = "" if trials.target is None else f", seen as {trials.classes[trials.target]}"
+    target = "" if trials.target is None else f", target {trials.classes[trials.target].partition(',')[0]}"
     success, low, high = trials.success("object")
     text = note
     if trials.target is not None:
@@ -296,6 +296,8 @@ def _picture(trials: PasteTrials, number: int) -> Picture:
     one, logits = trials.placements[number], trials.logits[0, number]
     success = trials.outcomes("object")[number] == "success"
     caption = f"{one.x},{one.y}: {_seen(trials, logits)}"
+    if trials.target is not None and not success:
+        caption += f", target {_chance(logits)[trials.target]:.2f}"
     return Picture(_small(trials.picture(number)), caption, tone="good" if success else "plain")
 
 

@@ -8,8 +8,9 @@ go to the shorter formula, then to the lower label numbers.
 take no part; the first beam holds no label beside its expanded copy; formulas come formula by formula, label by label
 (the best label first), operator by operator; those seen before are not looked at again; ties go to what came first;
 the beam holds no two formulas that are the same but for expansion, while different formulas of one mask may stand in
-it; least coverage is not asked of labels; and 1e-10 is added to the denominator. Its limits (50 labels, least coverage, early abort, penalty) are settings:
-`INDRES` has them all.
+it; least coverage is not asked of labels; and 1e-10 is added to the denominator. Its limits (50 labels, least
+coverage, early abort, penalty) are settings: `INDRES` has them all. Unlike there, formulas of score 0 or less never
+stand in the beam.
 
 With dynamic thresholds `Found` tells each formula's scores at its own threshold.
 """
@@ -138,7 +139,10 @@ class _Run:
         seen: set[Key] = set()
         first = 2 if self.start is None else self.start.length + 1
         for size in range(first, self.spec.length + 1):
-            worst = min((entry.objective for entry in kept[: self.spec.beam]), default=0.0)
+            # While there are places left, nothing is too bad; so the bar never falls, and a formula that was left out
+            # need not be looked at again.
+            full = len(kept) >= self.spec.beam
+            worst = min(entry.objective for entry in kept[: self.spec.beam]) if full else 0.0
             new = [entry for entry in kept[: self.spec.beam] if id(entry) not in extended]
             extended.update(id(entry) for entry in new)
             grown = [self.chosen.grown(entry, worst=worst) for entry in new]
@@ -246,7 +250,8 @@ class _Run:
     def _unseen(self, some: Grown, values: np.ndarray, seen: set[Key]) -> np.ndarray:
         """The objectives, 0 for formulas that were looked at before; what is looked at now counts as seen."""
         found = values.copy()
-        for spot in np.flatnonzero(values):
+        made = np.stack([move.allowed for move in some.moves], axis=1) if some.moves else np.zeros((0, 0), dtype=bool)
+        for spot in np.flatnonzero(made):
             term, move = divmod(int(spot), len(some.moves))
             name = key(some.formula(move, term))
             if name in seen:

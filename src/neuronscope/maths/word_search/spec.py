@@ -29,7 +29,7 @@ class WordSearchSpec:
         expansions: whether expanded labels may stand in formulas, where the concepts have them.
         least_coverage: formulas that cover less than this share of all cells are left out.
         abort_images: formulas of CLOSE and CLOSE TO are first scored on so many images; 0 for no such test.
-        abort_share: they are left out if that score is below this share of the worst objective in the beam.
+        abort_share: they are left out if that score is below this share of the worst objective in a full beam.
         minimum_gain: score that a label more must add for a longer formula to be chosen (`Found.choice`).
         top: formulas to report, with distinct masks, best first.
         thresholds: "dynamic" moves the unit's threshold with the formula (Harth's option, off by default there too;

@@ -11,12 +11,11 @@ import xarray as xr
 from neuronscope.data import load_data
 from neuronscope.data.dataset import Data
 from neuronscope.errors import InputError
-from neuronscope.maths.formulas import is_boolean, satisfied
+from neuronscope.maths.formulas import Formula
 from neuronscope.studies.concepts.accuracy import accuracy_when_firing, labelled_images
 from neuronscope.studies.concepts.contributions import LayerThresholds, contributions
 from neuronscope.studies.concepts.evidence import LayerEvidence
 from neuronscope.studies.concepts.grid import Grid
-from neuronscope.studies.concepts.pixels import Pixels
 from neuronscope.studies.concepts.setting import Setting
 from neuronscope.studies.concepts.similarity import activation_correlations, similarity
 
@@ -82,21 +81,17 @@ def _labelled(setting: Setting) -> Data | None:
 def _similarity(
     setting: Setting, grid: Grid, evidence: Sequence[LayerEvidence], layers: Sequence[LayerThresholds]
 ) -> dict[str, xr.Dataset | None]:
-    if not isinstance(grid, Pixels):
-        _log.warning("no similarity of units: formulas over cells have no label sets. Use --resolution pixels")
-        return {}
     related = activation_correlations(setting, [one.layer for one in layers])
-    labels = grid.reported_labels
     groups: dict[str, xr.Dataset | None] = {}
     for one in layers:
-        holds = [np.zeros(len(labels), dtype=bool) for _ in range(one.layer.units)]
+        formulas: list[Formula | None] = [None] * one.layer.units
         for part in evidence:
             if part.layer.name == one.layer.name:
                 for unit, each in zip(part.units.tolist(), part.above.found, strict=True):
-                    if each.formula is not None and is_boolean(each.formula):
-                        holds[unit] = np.asarray(satisfied(each.formula, labels))
+                    formulas[unit] = each.formula
+        holds, weight = grid.holding(formulas)
         groups[f"similarity_{one.layer.name}"] = similarity(
-            setting, one.layer, holds, labels, activations=related[one.layer.name]
+            setting, one.layer, holds, weight, activations=related[one.layer.name]
         )
     return groups
 

@@ -51,12 +51,16 @@ def cards_group(
             parts.append(_cards_of(setting, grid, one, [n - int(first[at]) for n in own]))
     if not numbers_of:
         return None
-    frames, active, formula, rows, iou = (np.concatenate(table) for table in zip(*parts, strict=True))
+    # Blocks of a layer come one after another; its cards stand by rank all the same.
+    place = {name: at for at, name in enumerate(best)}
+    layer_of = {number: place[name] for name, numbers in best.items() for number in numbers}
+    order = sorted(range(len(numbers_of)), key=lambda at: (layer_of[numbers_of[at]], -held_out[numbers_of[at]], at))
+    frames, active, formula, rows, iou = (np.concatenate(table)[order] for table in zip(*parts, strict=True))
     images = setting.spec.images
     choice = np.array([[name] * images for name in CHOICES], dtype=object).reshape(-1)
     return xr.Dataset(
         {
-            "unit": ("card", np.array(numbers_of)),
+            "unit": ("card", np.array(numbers_of)[order]),
             "row": (("card", "image"), rows),
             "choice": (("card", "image"), np.tile(choice, (len(numbers_of), 1))),
             "iou": (("card", "image"), iou),

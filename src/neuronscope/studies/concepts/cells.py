@@ -286,6 +286,11 @@ class Cells:
         """Which cells formulas cover."""
         return WordCoverage(self._words(formulas), flat=map_shape == (1, 1))
 
+    def holding(self, formulas: Formulas) -> tuple[list[Bool[np.ndarray, "s"]], Int[np.ndarray, "s"]]:
+        """The cells of each formula, image by image."""
+        words = self._words(formulas)
+        return [from_words(one).reshape(-1) for one in words], np.ones(CELLS * CELLS * words.shape[1], dtype=np.int64)
+
     def mask(self, row: int, formula: Formula) -> Bool[np.ndarray, "h w"]:
         """Where a formula holds in one of all images."""
         cells: Bool[np.ndarray, "h w"] = from_words(words_of(formula, self.words.part(np.array([row]))))[0]

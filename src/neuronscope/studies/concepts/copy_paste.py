@@ -189,6 +189,7 @@ def copy_paste_examples(
     strength: Float[np.ndarray, "classes units"] | None = None,
     examples: int,
     data_labelled: Data | None = None,
+    first: int = 0,
 ) -> xr.Dataset | None:
     """Copy-paste examples for the units of one layer, with controls, intervals and q-values.
 
@@ -202,17 +203,19 @@ def copy_paste_examples(
         strength: how much a unit helps a class, such as a correlation or weight: strongest units are tried first.
         examples: number of examples reported, at most.
         data_labelled: images to paste onto, in place of those of the concepts; their labels are not looked at.
+        first: row of the layer's first unit in the table of units.
 
     Returns:
-        Variables over (example), best first on the images searched. The question: `class_a`, `class_b` (names),
-        `class_a_number` (-1: any class that the unit does not help), `class_b_number`, `unit`, `concept`,
-        `concept_number`. What was pasted where: `region_row`, `region_class` (the network's for the whole picture that
-        the region was cut from), `adversarial` (0: that is class b itself, no wonder; such examples come last), `x`,
-        `y`, `side`. Shares of the reported `images` that
-        became b: `success`, `shuffled`, `other`, each with `_low` and `_high` (Wilson), and of those searched:
-        `searched_success`. `p`: one-sided exact McNemar test over images, the larger of both controls'; `q`. Shares
-        over images and all placements: `grid_success`, `grid_shuffled`, `grid_other`. The clearest picture: `frame` and
-        `before` (example, y_pixel, x_pixel, channel), `frame_row`, `predicted`, `probability`.
+        Variables over (example), best first on the images searched. The question: `class_from`, `class_to` (names),
+        `class_from_number` (-1: any class that the unit does not help), `class_to_number`, `unit` (row in the table of
+        units), `concept`, `concept_number`. What was pasted where: `region_row`, `region_class` (the network's for the
+        whole picture that the region was cut from), `adversarial` (0: that is class b itself, no wonder; such examples
+        come last), `left`, `top`, `side` (pixels of the input). How many of the reported images became b: `successes`
+        of `trials`, with `low` and `high` (Wilson interval of the share); the same with the prefixes `shuffled_`,
+        `other_`, and `control_` for the more successful of these two; `searched_share`: of the images searched. `p`:
+        one-sided exact McNemar test over images, the larger of both controls'; `q`. Shares over images and all
+        placements: `grid_own`, `grid_shuffled`, `grid_other`. The clearest picture: `frame` and `before` (example, y,
+        x, channel), `frame_row`, `predicted`, `probability`.
         None where there is nothing to try, with the reason in the log.
     """
     triples = helpful(setting, formulas, contributor, strength)
@@ -249,7 +252,7 @@ def copy_paste_examples(
         )
         for number, one in enumerate(best)
     ]
-    return examples_table(setting, layer, scored, places)
+    return examples_table(setting, layer, scored, places, first=first)
 
 
 def helpful(
@@ -542,47 +545,51 @@ def examples_table(
     layer: LayerInfo,
     scored: Sequence[Scored],
     places: Sequence[tuple[float, tuple[float, float]]],
+    *,
+    first: int,
 ) -> xr.Dataset:
     """All examples as one group of a result."""
     names, size = setting.subject.classes, scored[0].before.shape[:2]
     chosen = [one.chosen for one in scored]
+    asked = [one.candidate for one in chosen]
     where = [placed_at(one.patch, places[one.place], (size[0], size[1])) for one in chosen]
     p = np.array([_p(one) for one in scored])
     columns: dict[str, np.ndarray] = {
-        "class_a": _texts(
-            "any other" if one.candidate.from_class == ANY else names[one.candidate.from_class] for one in chosen
-        ),
-        "class_b": _texts(names[one.candidate.to_class] for one in chosen),
-        "class_a_number": np.array([one.candidate.from_class for one in chosen]),
-        "class_b_number": np.array([one.candidate.to_class for one in chosen]),
-        "unit": np.array([one.candidate.unit for one in chosen]),
-        "concept": _texts(setting.concepts.concept(one.candidate.concept).name for one in chosen),
-        "concept_number": np.array([one.candidate.concept for one in chosen]),
+        "class_from": _texts("any other" if one.from_class == ANY else names[one.from_class] for one in asked),
+        "class_to": _texts(names[one.to_class] for one in asked),
+        "class_from_number": np.array([one.from_class for one in asked]),
+        "class_to_number": np.array([one.to_class for one in asked]),
+        "unit": np.array([first + one.unit for one in asked]),
+        "concept": _texts(setting.concepts.concept(one.concept).name for one in asked),
+        "concept_number": np.array([one.concept for one in asked]),
         "region_row": np.array([one.row for one in chosen]),
         "region_class": _texts(names[one.seen_as] for one in chosen),
         "adversarial": np.array([one.adversarial for one in chosen], dtype=np.int8),
-        "x": np.array([one.x for one in where]),
-        "y": np.array([one.y for one in where]),
+        "left": np.array([one.x for one in where]),
+        "top": np.array([one.y for one in where]),
         "side": np.array([one.side for one in where]),
-        "images": np.array([len(one.own) for one in scored]),
-        "searched_success": np.array([one.success for one in chosen]),
+        "searched_share": np.array([one.success for one in chosen]),
         "p": p,
         "q": bh_qvalues(p),
         "frame_row": np.array([one.row for one in scored]),
         "predicted": _texts(names[one.predicted] for one in scored),
         "probability": np.array([one.probability for one in scored]),
     }
-    for name, tables in (
-        ("success", [one.own for one in scored]),
-        ("shuffled", [one.shuffled for one in scored]),
-        ("other", [one.other for one in scored]),
-    ):
-        at_place = [table[:, one.place] for table, one in zip(tables, chosen, strict=True)]
-        hits, tries = np.array([one.sum() for one in at_place]), np.array([len(one) for one in at_place])
-        low, high = wilson_interval(hits, tries, level=setting.spec.level)
-        columns |= {name: hits / np.where(tries > 0, tries, np.nan), f"{name}_low": low, f"{name}_high": high}
-        columns[f"grid_{name}"] = np.array([table.mean() if len(table) else np.nan for table in tables])
-    picture = ("example", "y_pixel", "x_pixel", "channel")
+    tables = {
+        "": [one.own for one in scored],
+        "shuffled_": [one.shuffled for one in scored],
+        "other_": [one.other for one in scored],
+        "control_": [_stronger(one) for one in scored],
+    }
+    for prefix, found in tables.items():
+        at_place = [table[:, one.place] for table, one in zip(found, chosen, strict=True)]
+        hits, trials = np.array([int(one.sum()) for one in at_place]), np.array([len(one) for one in at_place])
+        low, high = wilson_interval(hits, trials, level=setting.spec.level)
+        columns |= {f"{prefix}successes": hits, f"{prefix}trials": trials, f"{prefix}low": low, f"{prefix}high": high}
+        if prefix != "control_":
+            mean = [float(table.mean()) if len(table) else np.nan for table in found]
+            columns[f"grid_{prefix.rstrip('_') or 'own'}"] = np.array(mean)
+    picture = ("example", "y", "x", "channel")
     return xr.Dataset(
         {
             **{name: ("example", values) for name, values in columns.items()},
@@ -591,6 +598,12 @@ def examples_table(
         },
         attrs={"layer": layer.name},
     )
+
+
+def _stronger(one: Scored) -> Bool[np.ndarray, "n p"]:
+    """The control with more successes where the example was laid."""
+    place = one.chosen.place
+    return one.other if len(one.other) and one.other[:, place].sum() > one.shuffled[:, place].sum() else one.shuffled
 
 
 def _p(one: Scored) -> float:

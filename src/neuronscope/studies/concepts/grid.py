@@ -125,6 +125,10 @@ class Grid(Protocol):
         """What of each cell formulas cover, on the images reported."""
         ...
 
+    def holding(self, formulas: Formulas) -> tuple[Sequence[Bool[np.ndarray, "s"]], Int[np.ndarray, "s"]]:
+        """On the images reported, what satisfies each formula (label sets, or cells), and how many pixels that is."""
+        ...
+
     def mask(self, row: int, formula: Formula) -> Bool[np.ndarray, "h w"]:
         """Where a formula holds in one of all images."""
         ...

@@ -189,6 +189,7 @@ class _Reader:
         self.names = names
         self.file = file
         self.at = 0
+        self.begun = 1  # first line of the list that was read last
         self.numbers: dict[str, list[int]] = {}
         for number, name in names.items():
             self.numbers.setdefault(name, []).append(number)
@@ -229,6 +230,7 @@ class _Reader:
         self.next("a rule of dashes")
         if not _RULE.fullmatch(self.lines[self.at]):
             self.fail("a rule of dashes")
+        self.begun = self.at + 2
         items = []
         self.next("a list, and a rule of dashes after it")
         while not _RULE.fullmatch(line := self.lines[self.at]):
@@ -247,7 +249,7 @@ class _Reader:
         """Names with a comma after each; a name may hold commas where only one reading is left."""
         pieces = content.split(",")
         if pieces.pop().strip():
-            self.fail(f"a comma after each label, also after '{content[-_SHOWN:].strip()}',")
+            self.refuse("a comma after each label", content[-_SHOWN:].strip())
         # For each number of pieces: in how many ways they are names, and where the last name of one way begins.
         ways, begins = [1, *[0] * len(pieces)], [0] * (len(pieces) + 1)
         for end in range(1, len(pieces) + 1):
@@ -258,9 +260,9 @@ class _Reader:
         if not ways[-1]:
             reached = max(end for end, count in enumerate(ways) if count)
             name = pieces[reached].strip()
-            self.fail(f"names of labels, and '{name}' is none.{nearest(name, self.numbers)} So others")
+            self.refuse("names of labels", name, hint=nearest(name, self.numbers))
         if ways[-1] > 1:
-            self.fail("names that can be told apart: those with commas make up others here. Other names")
+            self.refuse("names that can be told apart", "names with commas that make up others")
         found: list[Formula] = []
         end = len(pieces)
         while end:
@@ -282,7 +284,7 @@ class _Reader:
             found.append(HistoryEntry(self.formula(match[1]), float(match[2]), float(match[3])))
             at = match.end()
         if rest := content[at:].strip():
-            self.fail(f"'FORMULA, s=SCORE/th=THRESHOLD,' instead of '{rest[:_SHOWN]}', so other items")
+            self.refuse("FORMULA, s=SCORE/th=THRESHOLD,", rest[:_SHOWN])
         return tuple(found)
 
     def formula(self, words: str) -> Formula:
@@ -298,10 +300,11 @@ class _Reader:
         except InputError:
             formula = self.refused(words)
         if formula is None:
-            self.fail("a formula instead of 'NONE', so other items")
+            self.refuse("a formula", words)
         for number in label_numbers(formula):
-            if len(twice := self.numbers[self.names[number]]) > 1:
-                self.fail(f"names of one label each, and '{self.names[number]}' is that of labels {twice}. Other names")
+            name = self.names[number]
+            if len(twice := self.numbers[name]) > 1:
+                self.refuse("names of one label each", name, hint=f" That is the name of labels {twice}.")
         return formula
 
     def refused(self, words: str) -> NoReturn:
@@ -309,9 +312,20 @@ class _Reader:
         try:
             parse(words, self.names)
         except InputError as error:
-            message = f"{self.file}, line {self.at + 1} ends a list with a formula that cannot be read: {error}"
+            message = f"{self.place()} holds a formula that cannot be read: {error}"
             raise DataError(message) from error
         raise AssertionError  # more names never made words that cannot be read a formula
+
+    def refuse(self, expected: str, came: str, *, hint: str = "") -> NoReturn:
+        """Say what is wrong with the list that the reader has just gone through."""
+        message = (
+            f"{self.place()} is not a history's: {expected} was expected, '{came}' came.{hint} Give a history of the "
+            "same concepts, whole"
+        )
+        raise DataError(message)
+
+    def place(self) -> str:
+        return f"{self.file}, list from line {self.begun}"
 
     def fail(self, expected: str) -> NoReturn:
         line = self.lines[self.at].strip() if self.at < len(self.lines) else ""

@@ -119,6 +119,10 @@ class Pixels:
         """Shares of the layer's map cells."""
         return SignatureCoverage(self.reported_labels, self._holding(formulas), self.shape, map_shape)
 
+    def holding(self, formulas: Formulas) -> tuple[Holding, Int[np.ndarray, "s"]]:
+        """The label sets that satisfy each formula, with their pixels."""
+        return self._holding(formulas), self.reported_labels.weight
+
     def mask(self, row: int, formula: Formula) -> Bool[np.ndarray, "h w"]:
         """Where a formula holds in one of all images."""
         masks = self.concepts.masks(row)

@@ -10,12 +10,11 @@ from collections.abc import Sequence
 
 import numpy as np
 import xarray as xr
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 
 from neuronscope.errors import InputError
 from neuronscope.maths.relations import Correlation, CrossMoments, weighted_jaccard
 from neuronscope.maths.resampling import bh_qvalues
-from neuronscope.maths.signatures import Signatures
 from neuronscope.maths.streams import Each
 from neuronscope.steps import Observe
 from neuronscope.studies.concepts.setting import Setting
@@ -27,7 +26,7 @@ def similarity(
     setting: Setting,
     layer: LayerInfo,
     holds: Sequence[Bool[np.ndarray, "s"]],
-    signatures: Signatures,
+    weight: Int[np.ndarray, "s"],
     *,
     activations: Correlation | None = None,
 ) -> xr.Dataset:
@@ -37,7 +36,7 @@ def similarity(
         setting: the study's.
         layer: whose units.
         holds: for each unit, the label sets that satisfy its formula; none for a unit without a formula.
-        signatures: the label sets of the images reported.
+        weight: pixels of each label set on the images reported.
         activations: from `activation_correlations`, where several layers are compared; else one more pass is made.
 
     Returns:
@@ -54,7 +53,7 @@ def similarity(
     related = activations if activations is not None else activation_correlations(setting, (layer,))[layer.name]
     axes = ("unit", "other")
     variables = {
-        "masks": (weighted_jaccard(holds, signatures.weight), "pixels of both units' formulas among those of any"),
+        "masks": (weighted_jaccard(holds, weight), "pixels of both units' formulas among those of any"),
         "activations": (related.r, "correlation of the activations over all cells of all images"),
         "activations_low": (related.low, f"{related.level:.0%} interval, with images as clusters"),
         "activations_high": (related.high, f"{related.level:.0%} interval, with images as clusters"),

@@ -21,6 +21,7 @@ from neuronscope.models.subject import Subject
 from neuronscope.result import Provenance, Result, circumstances, peak_memory, versions
 from neuronscope.run import Run
 from neuronscope.studies.blocks import unit_parts
+from neuronscope.studies.concepts.agreement import Agreement
 from neuronscope.studies.concepts.analyses import analyses_groups
 from neuronscope.studies.concepts.cards import cards_group
 from neuronscope.studies.concepts.cells import cell_grid
@@ -122,20 +123,30 @@ def parts_of(setting: Setting, grid: Grid, layer: LayerInfo) -> list[LayerInfo]:
     Raises:
         InputError: not even one unit fits.
     """
-    most = setting.run.memory or _MOST
-    parts = unit_parts(layer, lambda part: grid.cost(_detectors(setting, part), setting.spec) <= most)
+    most = _MOST if setting.run.memory is None else setting.run.memory - _working(setting, grid, layer)
+    parts = unit_parts(layer, lambda part: kept_bytes(setting, grid, part) <= most)
     if parts:
         return parts
-    needed = grid.cost(_detectors(setting, layer.part(0, 1)), setting.spec)
+    needed = kept_bytes(setting, grid, layer.part(0, 1))
     message = (
-        f"the counts of one unit of '{layer.name}' take {needed / 2**20:,.1f} MiB, and --memory allows "
-        f"{most / 2**20:,.1f} MiB. Allow more, or take fewer images (--concept-limit)"
+        f"what is counted of one unit of '{layer.name}' takes {needed / 2**20:,.2f} MiB, and --memory leaves "
+        f"{max(most, 0) / 2**20:,.2f} MiB beside a batch of images. Allow more, take fewer images (--concept-limit), "
+        "or lower --batch-size"
     )
     raise InputError(message)
 
 
-def _detectors(setting: Setting, part: LayerInfo) -> int:
-    return part.units * max(1, setting.spec.ranges)
+def kept_bytes(setting: Setting, grid: Grid, part: LayerInfo) -> int:
+    """What passes keep of a block of units."""
+    levels = np.zeros(part.units)
+    agreement = Agreement("", grid.coverage([], (1, 1)), levels, levels, 0).size({})
+    return grid.cost(part.units * max(1, setting.spec.ranges), setting.spec) + agreement
+
+
+def _working(setting: Setting, grid: Grid, layer: LayerInfo) -> int:
+    """What a batch of images takes."""
+    step, fold = grid.look(layer), tail(setting, grid, layer)
+    return planned(setting.subject, setting.concepts.images, step, fold, run=setting.run, name="").working
 
 
 def assemble_tree(setting: Setting, grid: Grid, evidence: Sequence[LayerEvidence]) -> xr.DataTree:

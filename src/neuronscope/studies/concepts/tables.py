@@ -57,7 +57,7 @@ def units_group(setting: Setting, evidence: Sequence[LayerEvidence]) -> xr.Datas
     joined["q"] = (p[0], bh_qvalues(p[1]), "q-value of the fit on other images against masks laid over others", "")
     joined["shared_by"] = (
         _UNIT,
-        _sharing(evidence),
+        _sharing(evidence, words.names),
         "units of the layer, itself included, whose formula says the same; 0 without a formula",
         "",
     )
@@ -284,7 +284,7 @@ def history_group(setting: Setting, evidence: Sequence[LayerEvidence]) -> xr.Dat
     )
 
 
-def _sharing(evidence: Sequence[LayerEvidence]) -> np.ndarray:
+def _sharing(evidence: Sequence[LayerEvidence], names: dict[int, str]) -> np.ndarray:
     """Of each unit, how many of its layer have a formula that is logically the same."""
     by_layer: dict[str, list[LayerEvidence]] = {}
     for one in evidence:
@@ -293,7 +293,7 @@ def _sharing(evidence: Sequence[LayerEvidence]) -> np.ndarray:
     for parts in by_layer.values():
         formulas = [each.formula for one in parts for each in one.above.found]
         known = [formula for formula in formulas if formula is not None]
-        groups = np.asarray(equivalent_groups(known), dtype=np.int64)
+        groups = equivalent_groups(known, names=names)
         size = np.bincount(groups, minlength=1)[groups] if known else np.zeros(0, np.int64)
         own = np.zeros(len(formulas), dtype=np.int64)
         own[[formula is not None for formula in formulas]] = size

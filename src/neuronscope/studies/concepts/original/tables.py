@@ -108,13 +108,12 @@ def tally(units: LayerUnits, concepts: xr.Dataset | None) -> pd.DataFrame:
     scores = units.table["best_score"].to_numpy()[:, 0] if "best_score" in units.table else np.nan
     formulas = [_read(one, names) for one in words]
     single = [_read(one, names) for one in alone or [""] * len(words)]
-    lengths = units.get("formula_length")
+    lengths = units.get("formula_length").copy()
     label, category = words, units.texts("category")
     for place, formula in enumerate(formulas):
         if formula is not None:
             label[place] = text(formula, names, style="compexp")
             category[place] = text(formula, categories, style="compexp")
-        if formula is not None:
             lengths[place] = length(formula, convention="compexp")
     empty = dict.fromkeys((*_MEANINGS, *_SIMILARITIES), "")
     return pd.DataFrame(

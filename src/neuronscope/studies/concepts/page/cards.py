@@ -53,7 +53,8 @@ def cards(view: View) -> Iterator[Block]:
                 "rows and the rest on demand; the filter finds a unit or a concept by name."
             )
         for suffix, chosen in parts:
-            yield from _gallery(view, f"{layer}-{suffix}" if suffix else layer, chosen, own)
+            title = f"{layer}, units {suffix}" if suffix else layer
+            yield from _gallery(view, title, chosen, own)
 
 
 def _parts(view: View, units: Int[np.ndarray, "card"], places: Int[np.ndarray, "_"]) -> list[tuple[str, np.ndarray]]:
@@ -67,17 +68,18 @@ def _parts(view: View, units: Int[np.ndarray, "card"], places: Int[np.ndarray, "
     ]
 
 
-def _gallery(view: View, name: str, places: Int[np.ndarray, "_"], own: int) -> Iterator[Block]:
+def _gallery(view: View, title: str, places: Int[np.ndarray, "_"], own: int) -> Iterator[Block]:
     table = view.cards
     if table is None:
         return
     units = table["unit"].to_numpy()[places].tolist()
-    trees = formula_trees(view, units, name=f"trees-{name}", title=f"Formulas of {name}")
+    name = title.replace(", units ", "-")
+    trees = formula_trees(view, units, name=f"trees-{name}", title=f"Formulas of {title}")
     if trees is not None:
         yield trees
     yield Gallery(
         f"cards-{name}",
-        f"Units of {name}",
+        f"Units of {title}",
         [strip for place in places for strip in _strips(view, table, int(place))],
         scale=1,
         key=(
@@ -94,6 +96,7 @@ def _gallery(view: View, name: str, places: Int[np.ndarray, "_"], own: int) -> I
 
 def _trees_alone(view: View) -> Iterator[Block]:
     """Formulas of the best units where no cards were asked for."""
+    drawn = []
     held = np.where(view.explained, np.nan_to_num(view.get("held_out"), nan=-1.0), -1.0)
     for layer in view.layer_names:
         places = view.places(layer)
@@ -102,7 +105,10 @@ def _trees_alone(view: View) -> Iterator[Block]:
             view, [int(one) for one in best if view.explained[one]], name=f"trees-{layer}", title=f"Formulas of {layer}"
         )
         if trees is not None:
-            yield trees
+            drawn.append(trees)
+    if drawn:
+        yield Section("Formulas as trees", f"The up to {_TREES} units of each layer that fit best on held-out images.")
+        yield from drawn
 
 
 def _strips(view: View, table: xr.Dataset, place: int) -> Iterator[Strip]:

@@ -187,7 +187,7 @@ def _table(view: View, part: _Part, rows: list[dict[str, object]], name: str, ti
             "role": f"contributor: its {name} is above 0; inhibitor: below",
             "formula": "what the unit detects",
             "weight": "of the connection, averaged over positions",
-            "correlation": "of the two activations over the images, -1 to 1",
+            "correlation": "of the two activations over the images, \u22121 to 1",
             "correlation low": "95 % interval for images like these: lower end",
             "correlation high": "upper end",
             "overlap": "places or images where both are active, of those where any is, 0 to 1",

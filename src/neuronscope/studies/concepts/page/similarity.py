@@ -29,16 +29,26 @@ def similarity(view: View) -> Iterator[Block]:
         for name, table in view.groups.items()
         if name.startswith(_PREFIX) and "masks" in table
     }
+    groups = {layer: _rows(view, layer, table) for layer, table in groups.items()}
     groups = {layer: table for layer, table in groups.items() if table["masks"].shape == (len(view.places(layer)),) * 2}
     if not groups:
         return
     yield Section(
         "Units that are alike",
         "Two units may be explained alike and still respond apart, or the other way round. Formulas: pixels of both "
-        "formulas over pixels of either, 0 to 1. Activations: correlation over all positions of the images, -1 to 1.",
+        "formulas over pixels of either, 0 to 1. Activations: correlation over all positions of the images, \u22121 to "
+        "1.",
     )
     for layer, table in groups.items():
         yield from _layer(view, layer, table)
+
+
+def _rows(view: View, layer: str, table: xr.Dataset) -> xr.Dataset:
+    """Only the units that were explained, where the matrices are of all units of the layer."""
+    numbers = view.index_of[view.places(layer)]
+    if table.sizes["unit"] <= len(numbers) or numbers.max(initial=0) >= table.sizes["unit"]:
+        return table
+    return table.isel(dict.fromkeys(table["masks"].dims, numbers))
 
 
 def _layer(view: View, layer: str, table: xr.Dataset) -> Iterator[Block]:
@@ -53,7 +63,7 @@ def _layer(view: View, layer: str, table: xr.Dataset) -> Iterator[Block]:
     if len(known) > _MAPPED:
         held = np.nan_to_num(view.get("held_out")[places[known]], nan=-1.0)
         shown = known[np.argsort(-held, kind="stable")[:_MAPPED]]
-    yield _maps(view, layer, (masks, related, q), shown, of=len(known))
+    yield from _maps(view, layer, (masks, related, q), shown, of=len(known))
     upper = np.triu_indices(len(places), 1)
     if related is not None:
         both = np.isfinite(masks[upper]) & np.isfinite(related[upper])
@@ -85,11 +95,11 @@ def _maps(
     shown: Int[np.ndarray, "_"],
     *,
     of: int,
-) -> Panel | Chart:
+) -> Iterator[Block]:
     masks, related, q = matrices
     order = shown[_ordered(masks[np.ix_(shown, shown)])]
     ticks = tuple(str(view.index_of[unit]) for unit in view.places(layer)[order])
-    text = "Units in an order in which those with similar formulas are neighbours (average linkage), the same in both."
+    text = "Units in an order in which those with similar formulas are neighbours (average linkage)."
     text += f" The {len(shown)} of {of} units that fit best." if len(shown) < of else ""
     axis = Axis("unit", ticks=ticks)
     first = Chart(
@@ -100,17 +110,18 @@ def _maps(
         axis,
         axis,
         value=Axis("overlap of formulas", limits=(0.0, 1.0)),
-        text=text.replace(", the same in both", ""),
+        text=text,
     )
     if related is None:
-        return first
-    values = related[np.ix_(order, order)].copy()
+        yield first
+        return
+    values, hatched = related[np.ix_(order, order)].copy(), ""
     if q is not None:
         off = ~np.eye(len(order), dtype=bool)
         values[off & ~view.below(q[np.ix_(order, order)])] = np.nan
-        text += " Hatched: a correlation that cannot be told from none."
+        hatched = "Hatched: a correlation that cannot be told from none."
     second = Chart(
-        "activations",
+        f"activations-{layer}",
         f"Activations of {layer}",
         "heatmap",
         (Series("", values),),
@@ -118,9 +129,13 @@ def _maps(
         axis,
         value=Axis("correlation", limits=(-1.0, 1.0)),
         diverging=True,
+        text=f"The same units in the same order. {hatched}".strip(),
     )
-    columns = 2 if len(order) <= _SIDE_BY_SIDE else 1
-    return Panel(first.name, f"How alike the units of {layer} are", (first, second), columns, text)
+    if len(order) <= _SIDE_BY_SIDE:
+        yield Panel(first.name, f"How alike the units of {layer} are", (first, second), 2, f"{text} {hatched}".strip())
+        return
+    yield first
+    yield second
 
 
 def _pairs(
@@ -158,7 +173,7 @@ def _pairs(
         pd.DataFrame(found),
         help={
             "formulas": f"{view.places_word} of both formulas over those of either, 0 to 1",
-            "activations": "correlation of the activations over all positions of the images, -1 to 1",
+            "activations": "correlation of the activations over all positions of the images, \u22121 to 1",
             "low": "95 % interval of the correlation for images like these: lower end",
             "high": "upper end",
             "q": f"of the correlation over all pairs; told from none: {view.bound}",

@@ -138,6 +138,5 @@ def _named(view: View, part: Formula, total: int) -> str:
         return _WORDS[type(part)]
     if not total:
         return view.names[part.number]
-    place = view.concepts["number"].to_numpy().tolist().index(part.number)
-    share = float(view.concepts["pixels"].to_numpy()[place]) / total
+    share = view.areas[part.number] / total
     return f"{view.names[part.number]} ({share:{'.1%' if share >= _SHORTEST else '.2g'}})"

@@ -114,7 +114,9 @@ def _middle(view: View) -> list[_Column]:
     """Other measures of the fit."""
     return [
         _Column("AUROC", "auroc", "chance that a position with the formula is more active than one without; 0.5: none"),
-        _Column("correlation", "correlation", "of activation and formula over positions of held-out images, -1 to 1"),
+        _Column(
+            "correlation", "correlation", "of activation and formula over positions of held-out images, \u22121 to 1"
+        ),
         _Column("score", "score", f"{view.score} on the images searched", ".4f"),
         _Column("length", "formula_length", "concepts of the formula", "d"),
         _Column("shared by", "shared_by", "units of the layer, itself included, whose formula says the same", "d"),

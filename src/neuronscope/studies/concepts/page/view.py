@@ -44,10 +44,21 @@ class View:
         self.explained = np.array([bool(words) for words in self.formulas], dtype=bool)
         self.broken = np.isnan(self.get("threshold"))
         self.dead = (self.get("dead") == 1) & ~self.broken
+        if "accuracy" in self.groups:
+            self.groups["accuracy"] = self._aligned(self.groups["accuracy"])
 
     def get(self, name: str) -> np.ndarray:
         """A variable of the units."""
         return self.units[name].to_numpy()
+
+    def _aligned(self, table: xr.Dataset) -> xr.Dataset:
+        """A table of units with the rows of the group `units`, where it has more or other ones."""
+        if not {"layer", "index"} <= set(table.coords) or "unit" not in table.sizes:
+            return table
+        keys = zip(texts(table["layer"]), table["index"].to_numpy().tolist(), strict=True)
+        place = {one: row for row, one in enumerate(keys)}
+        wanted = [place.get(one, -1) for one in zip(self.layer_of.tolist(), self.index_of.tolist(), strict=True)]
+        return table.isel(unit=wanted) if -1 not in wanted else table
 
     def find(self, name: str, *, group: str = "units") -> np.ndarray | None:
         """A variable of a group, where there is any value in it; None without."""
@@ -165,6 +176,11 @@ class View:
         """Category of each label number."""
         numbers = self.concepts["number"].to_numpy().tolist()
         return dict(zip(numbers, map(str, self.concepts["category"].to_numpy()), strict=True))
+
+    @cached_property
+    def areas(self) -> dict[int, int]:
+        """Pixels or cells of each label number, all images."""
+        return dict(zip(self.names, map(int, self.concepts["pixels"].to_numpy()), strict=True))
 
     def read(self, words: str) -> Formula | None:
         """A formula of the result; None where there is none or its words do not read back."""
