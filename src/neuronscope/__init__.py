@@ -35,8 +35,18 @@ if TYPE_CHECKING:
         load_data,
         sort_imagenet,
     )
-    from neuronscope.data.concepts import CONCEPT_SOURCES, ConceptData, ConceptReport, check_concepts, load_concepts
+    from neuronscope.data.concepts import (
+        CONCEPT_SOURCES,
+        ConceptData,
+        ConceptOptions,
+        ConceptReport,
+        check_concepts,
+        concept_options,
+        load_concepts,
+    )
     from neuronscope.data.design import Design
+    from neuronscope.data.formats import read_image
+    from neuronscope.data.pasting import Placement, cut_out, grid_for, opaque_pixels
     from neuronscope.doctor.examination import examine
     from neuronscope.doctor.finding import Finding, worst
     from neuronscope.doctor.installation import examine_installation
@@ -78,6 +88,7 @@ if TYPE_CHECKING:
     from neuronscope.steps import Observe, Predict
     from neuronscope.studies import STUDIES
     from neuronscope.studies.concepts import ConceptsSpec, concept_images, run_concepts
+    from neuronscope.studies.concepts.paste_grid import PasteTrials, find_class, try_pastes
     from neuronscope.studies.importance import ImportanceSpec, run_importance
     from neuronscope.studies.layers import LayersSpec, run_layers
     from neuronscope.studies.study import Study
@@ -118,6 +129,7 @@ __all__ = [
     "CoActivation",
     "Collect",
     "ConceptData",
+    "ConceptOptions",
     "ConceptReport",
     "ConceptsSpec",
     "Confusion",
@@ -148,7 +160,9 @@ __all__ = [
     "Observe",
     "Page",
     "Panel",
+    "PasteTrials",
     "Picture",
+    "Placement",
     "Plan",
     "PlannedSweep",
     "PortionDone",
@@ -187,6 +201,8 @@ __all__ = [
     "check_concepts",
     "class_counts",
     "concept_images",
+    "concept_options",
+    "cut_out",
     "data_from_arrays",
     "drop",
     "drop_checkpoints",
@@ -196,7 +212,9 @@ __all__ = [
     "examine_installation",
     "fetch",
     "file_size",
+    "find_class",
     "gather",
+    "grid_for",
     "keep",
     "load_concepts",
     "load_data",
@@ -205,7 +223,9 @@ __all__ = [
     "memory_size",
     "nearest",
     "observed",
+    "opaque_pixels",
     "open",
+    "read_image",
     "replace",
     "rounds",
     "run_concepts",
@@ -217,6 +237,7 @@ __all__ = [
     "subject_from",
     "sweep",
     "train",
+    "try_pastes",
     "worst",
 ]
 
@@ -224,8 +245,12 @@ _HOMES = {
     "checkpoint": "drop_checkpoints gather locked",
     "collect": "Collect",
     "data": "Batch DATA_SOURCES Data DataRequest batches class_counts data_from_arrays load_data sort_imagenet",
-    "data.concepts": "CONCEPT_SOURCES ConceptData ConceptReport check_concepts load_concepts",
+    "data.concepts": (
+        "CONCEPT_SOURCES ConceptData ConceptOptions ConceptReport check_concepts concept_options load_concepts"
+    ),
     "data.design": "Design",
+    "data.formats": "read_image",
+    "data.pasting": "Placement cut_out grid_for opaque_pixels",
     "doctor.examination": "examine",
     "doctor.finding": "Finding worst",
     "doctor.installation": "examine_installation",
@@ -244,6 +269,7 @@ _HOMES = {
     "run": "Progress Run",
     "steps": "Observe Predict",
     "studies.concepts": "ConceptsSpec concept_images run_concepts",
+    "studies.concepts.paste_grid": "PasteTrials find_class try_pastes",
     "studies.importance": "ImportanceSpec run_importance",
     "studies.layers": "LayersSpec run_layers",
     "studies.study": "Study",

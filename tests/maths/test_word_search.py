@@ -635,15 +635,19 @@ def test_formulas_that_cover_too_little_are_left_out():
 
 def test_close_formulas_are_left_out_when_the_first_images_speak_against_them():
     """The early test takes a good formula of CLOSE away if the first image is a bad one; others are not tested."""
-    masks = {1: np.roll(SKY, 1, axis=0), 2: np.roll(SEA, 1, axis=0), 3: TREE}
-    unit = np.roll(UNIT, 1, axis=0)
+    masks = {1: np.roll(SKY, 1, axis=0), 2: np.roll(SEA, 1, axis=0), 3: np.roll(TREE, 1, axis=0)}
+    unit = mask(CloseTo(Label(1), (Label(3),)), masks.__getitem__)
     data = Cells(masks, unit.astype(np.float32))
     spec = replace(INDRES, score=Score("iou"), least_coverage=0.0, length=2, beam=3)
-    free = explain_words(data.concepts, data.unit, replace(spec, abort_images=0, beam=100))
-    tested = explain_words(data.concepts, data.unit, replace(spec, abort_images=1, beam=100))
-    assert any(isinstance(one.formula, Close | CloseTo) for one in free.beams[-1])
+    free = explain_words(data.concepts, data.unit, replace(spec, abort_images=0))
+    tested = explain_words(data.concepts, data.unit, replace(spec, abort_images=1))
+    assert isinstance(free.choice.formula, CloseTo)
+    assert free.choice.score == pytest.approx(1)
     assert not any(isinstance(one.formula, Close | CloseTo) for one in tested.beams[-1])
-    assert any(isinstance(one.formula, With | Or) for one in tested.beams[-1])
+    assert any(isinstance(one.formula, And | AndNot | With | Or) for one in tested.beams[-1])
+    # While the beam has places left, no formula is too bad for it.
+    roomy = explain_words(data.concepts, data.unit, replace(spec, abort_images=1, beam=100))
+    assert isinstance(roomy.choice.formula, CloseTo)
 
 
 def test_the_penalty_spares_labels():

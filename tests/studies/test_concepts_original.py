@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from html.parser import HTMLParser
 from pathlib import Path
 from xml.etree import ElementTree as ET
@@ -401,6 +401,18 @@ def test_older_results_lack_files_but_not_the_rest(tmp_path):
     }  # fmt: skip
     said = " ".join(" ".join(_Read(found[f"{folder}/0_2.html"].read_text(encoding="utf-8")).said).split())
     assert "Score: 0.400 / IoU: 0.400 Coverage (neuron / label): 0.80% / 0.40%" in said
+
+
+def test_page_says_which_images_scores_are_of(tmp_path):
+    """Held-out ones, unless formulas were searched on the very same."""
+    layers = {"layer4": 3}
+    result = result_of({"units": units_of(layers)}, layers=layers, score="iou")
+    same = replace(result, provenance=replace(result.provenance, legacy=("same-images",)))
+    for number, (one, words) in enumerate(
+        [(result, "which formulas were not searched on."), (same, "it is too good.")]
+    ):
+        page = written(one, tmp_path / str(number))["FL3_iou_N_standard/0_2.html"].read_text(encoding="utf-8")
+        assert words in page
 
 
 def test_a_layer_without_any_formula_has_a_page(tmp_path):

@@ -37,7 +37,13 @@ def _doctor() -> Any:
     return get_command(make_app())
 
 
-LATE: dict[str, Callable[[], Any]] = {"run": _run, "train": _train, "doctor": _doctor}
+def _paste() -> Any:
+    from neuronscope.faces.cli.paste import make_app
+
+    return get_command(make_app())
+
+
+LATE: dict[str, Callable[[], Any]] = {"run": _run, "train": _train, "doctor": _doctor, "paste": _paste}
 """Commands that are made when they are called for."""
 
 
@@ -101,6 +107,11 @@ def _train_stands_for() -> None:
 
 @app.command("doctor", help="Examine installation, machine, network and images for what makes runs fail.")
 def _doctor_stands_for() -> None:
+    """Never called: `Root` puts the real command in its place."""
+
+
+@app.command("paste", help="Paste an object onto an image and count what the network then sees.")
+def _paste_stands_for() -> None:
     """Never called: `Root` puts the real command in its place."""
 
 

@@ -11,7 +11,7 @@ from neuronscope.faces.cli import console, lists, options
 BROKEN = 1
 
 if TYPE_CHECKING:
-    from neuronscope.data.concepts import ConceptOptions
+    from neuronscope import ConceptOptions
 
 app = typer.Typer(
     help="Look through images with human concepts in them.", no_args_is_help=True, rich_markup_mode="rich"
@@ -127,7 +127,7 @@ def list_concepts(
 
 def _of_sources(texts: list[str] | None) -> ConceptOptions:
     """Options of the sources, from `NAME=VALUE`."""
-    from neuronscope.data.concepts import concept_options
+    from neuronscope import concept_options
 
     return concept_options(_parts(texts) or [])
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import xarray as xr
@@ -14,6 +14,7 @@ from neuronscope.errors import InputError
 from neuronscope.maths.formulas import Formula
 from neuronscope.studies.concepts.accuracy import accuracy_when_firing, labelled_images
 from neuronscope.studies.concepts.contributions import LayerThresholds, contributions
+from neuronscope.studies.concepts.copy_paste import copy_paste_examples
 from neuronscope.studies.concepts.evidence import LayerEvidence
 from neuronscope.studies.concepts.grid import Grid
 from neuronscope.studies.concepts.setting import Setting
@@ -33,6 +34,8 @@ def analyses_groups(
         groups |= contributions(setting, layers)
     if "accuracy" in wanted:
         groups["accuracy"] = _accuracy(setting, layers, units)
+    if "copy-paste" in wanted:
+        groups["copy_paste"] = _copy_paste(setting, evidence, layers, groups)
     if "similarity" in wanted:
         groups |= _similarity(setting, grid, evidence, layers)
     return groups
@@ -94,6 +97,39 @@ def _similarity(
             setting, one.layer, holds, weight, activations=related[one.layer.name]
         )
     return groups
+
+
+def _copy_paste(
+    setting: Setting,
+    evidence: Sequence[LayerEvidence],
+    layers: Sequence[LayerThresholds],
+    groups: Mapping[str, xr.Dataset | None],
+) -> xr.Dataset | None:
+    """Objects pasted into images, for the layer before the classes."""
+    part = groups.get("contributions_classes")
+    if part is None:
+        _log.warning("no copy-paste examples: the layer's units are the classes themselves. Choose an earlier layer")
+        return None
+    last = next(one for one in layers if one.layer.name == part.attrs["by"])
+    formulas: list[Formula | None] = [None] * last.layer.units
+    row_of, row = np.full(last.layer.units, -1), 0
+    for one in evidence:
+        if one.layer.name == last.layer.name:
+            for place, (unit, each) in enumerate(zip(one.units.tolist(), one.above.found, strict=True)):
+                formulas[unit], row_of[unit] = each.formula, row + place
+        row += len(one.units)
+    found = copy_paste_examples(
+        setting,
+        last.layer,
+        formulas,
+        part["contributor"].to_numpy(),
+        strength=part[part.attrs["contributor_of"]].to_numpy(),
+        examples=setting.spec.examples,
+    )
+    if found is None:
+        return None
+    unit = found["unit"]
+    return found.assign(unit=(unit.dims, row_of[unit.to_numpy()], unit.attrs))
 
 
 def _per_unit(units: xr.Dataset, layers: Sequence[LayerThresholds], values: np.ndarray) -> np.ndarray:

@@ -181,6 +181,7 @@ def _page(
         folder=images,
         score=SCORES.get(units.score_name, units.score_name),
         held_out="report_score" in units.table or units.score_name == "iou",
+        same_images="same-images" in origin.legacy,
         subject=origin.subject,
         data=origin.data,
         grey_below=float(units.spec.get("grey_below", _GREY_BELOW)),

@@ -107,6 +107,7 @@ def _rows(
     """The strongest links to each class or unit: the marked ones first, else the largest on both sides."""
     formulas = _formulas(view)
     q = part.get("q")
+    sure = view.below(q) if q is not None else None
     rows: list[dict[str, object]] = []
     for k, of in enumerate(part.of):
         known = np.flatnonzero(np.isfinite(values[k]))
@@ -122,8 +123,8 @@ def _rows(
                 matrix = part.get(name)
                 if matrix is not None:
                     row[name.replace("_", " ")] = float(matrix[k, one])
-            if q is not None:
-                row["verdict"] = "correlated" if view.below(q[k, one]) else "not distinguishable from none"
+            if sure is not None:
+                row["verdict"] = "correlated" if sure[k, one] else "not distinguishable from none"
             if marked is not None:
                 row["stands out"] = "yes" if marked[k, one] else ""
             rows.append(row)
