@@ -67,7 +67,7 @@ def draw_trees(network: Network, *, theme: ThemeName = "light") -> Figure:
         >>> branches = NetworkLinks(np.array([0, 0]), np.array([0, 1]), np.ones(2))
         >>> figure = draw_trees(Network("trees", "Formulas", columns, (trunk, branches), form="tree"))
         >>> [text.get_text() for text in figure.axes[0].texts]
-        ['7', 'OR', 'sky', 'sea']
+        ['sky', 'sea', 'OR', '7']
     """
     with style(THEMES[theme]):
         return compose_trees(network, THEMES[theme])

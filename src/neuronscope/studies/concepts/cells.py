@@ -29,6 +29,7 @@ from neuronscope.maths.word_search import (
     UnitWords,
     WordSearchSpec,
     concept_words,
+    expected_bytes,
     explain_words,
     firing_only,
     words_of,
@@ -243,6 +244,13 @@ class Cells:
         """8 bytes for each image and formula of any length, 36 for counts, and maps where thresholds may move."""
         maps = 4 * CELLS * CELLS * len(self.searched) if spec.thresholds == "dynamic" else 0
         return detectors * (len(self.concepts) * (36 + 8 * spec.length) + 8 * spec.draws + maps)
+
+    def search_bytes(self) -> int:
+        """With neighbourhoods and expanded copies, once they are made."""
+        images = max(1, self.words.images)
+        return expected_bytes(
+            images=images, per_image=len(self.words.cells) / images, expansion=self.options.expansions
+        )
 
     def shared(self) -> CellSearch:
         """The words of the images searched."""

@@ -102,6 +102,10 @@ class Grid(Protocol):
         """Bytes that passes keep of so many detectors."""
         ...
 
+    def search_bytes(self) -> int:
+        """Bytes of the annotations and of a search at its peak, beside what passes keep."""
+        ...
+
     def shared(self) -> Any:
         """What `search` needs beside a detector's own; it goes to other processes."""
         ...

@@ -13,6 +13,7 @@ from jaxtyping import Bool, Int
 
 from neuronscope.data.concepts import ConceptData
 from neuronscope.maths.formula_search import SearchSpec, SearchTables, explain, prepare
+from neuronscope.maths.formula_search.memory import expected_size, search_bytes
 from neuronscope.maths.formulas import Formula, is_boolean, satisfied
 from neuronscope.maths.signatures import ImageSignatures, Signatures, UnitCounts, assemble, image_signatures
 from neuronscope.run import Run
@@ -24,6 +25,10 @@ from neuronscope.studies.concepts.grid import Explained, Formulas, explained
 from neuronscope.studies.concepts.history import UnitHistory
 from neuronscope.studies.concepts.spec import ConceptsSpec
 from neuronscope.units import LayerInfo
+
+
+_ANY = 1 << 62
+"""More memory than there is."""
 
 
 @dataclass(frozen=True)
@@ -85,6 +90,19 @@ class Pixels:
         """4 bytes for each label set, 24 for each image, 8 for each draw and a few bits for formulas."""
         sets, images = len(self.labels), len(self.concepts)
         return detectors * (4 * sets + sets * (1 + spec.length) // 8 + 24 * images + 8 * spec.draws)
+
+    def search_bytes(self) -> int:
+        """At most: with every pair of labels that can meet."""
+        labels = self.labels
+        size = expected_size(
+            images=labels.images,
+            cells=labels.cells,
+            labels=int((labels.area > 0).sum()),
+            per_image=-(-len(labels.pair_signature) // max(1, labels.images)),
+            width=labels.table.shape[1],
+        )
+        known = replace(size, signatures=len(labels), entries=min(size.entries, len(labels) * _meeting(size.width)))
+        return search_bytes(known, self.spec, units=0, memory=_ANY).peak
 
     def shared(self) -> PixelSearch:
         """The tables of the images searched."""
@@ -153,6 +171,11 @@ class Pixels:
         nowhere = np.zeros(len(labels), dtype=bool)
         holds = [nowhere if formula is None else np.asarray(satisfied(formula, labels)) for formula in formulas]
         return Holding.of(holds, len(labels))
+
+
+def _meeting(width: int) -> int:
+    """Pairs of labels of a label set."""
+    return width * (width - 1) // 2
 
 
 def pixel_grid(

@@ -15,7 +15,7 @@ from neuronscope.data.dataset import Data, scatter
 from neuronscope.errors import InputError, UnknownName, nearest
 from neuronscope.maths.cells import CELLS
 from neuronscope.maths.formula_search import Penalty, Score, SearchSpec
-from neuronscope.maths.word_search import WordSearchSpec
+from neuronscope.maths.word_search import INDRES, WordSearchSpec
 from neuronscope.models.subject import Subject
 from neuronscope.run import Run
 from neuronscope.studies.concepts.bounds import chosen_units
@@ -27,8 +27,6 @@ _ORIGINAL_MEAN = (124.6901 / 255, 118.6897 / 255, 109.5388 / 255)
 _ORIGINAL_STD = (0.224, 0.224, 0.224)  # one divisor for all channels, 255 x 0.224
 BOOLEAN = ("or", "and", "and-not")
 """Operators that a pixel's own labels decide."""
-INDRES_CANDIDATES = 50
-INDRES_COVERAGE = 1e-4
 _BLOCKED = 112  # pixels of a side: 7 blocks of 16
 _LEAST_IMAGES = 2
 _LEAST_DRAWS = 20
@@ -77,7 +75,7 @@ class Setting:
             length=spec.length,
             beam=spec.beam,
             candidates=spec.candidates or None,
-            operators=tuple(one for one in BOOLEAN if one in spec.operators),
+            operators=tuple(one for one in BOOLEAN if spec.operators.count(one)),
             penalty=Penalty(rate=spec.penalty),
             top=1 if old else 1 + spec.alternatives,
             minimum_gain=spec.minimum_gain,
@@ -96,13 +94,13 @@ class Setting:
             score=self.score,
             length=spec.length,
             beam=spec.beam,
-            candidates=spec.candidates or (INDRES_CANDIDATES if old else None),
+            candidates=spec.candidates or (INDRES.candidates if old else None),
             operators=spec.operators,
-            penalty=Penalty(rate=spec.penalty),
+            penalty=Penalty("linear", spec.penalty or INDRES.penalty.rate) if old else Penalty(rate=spec.penalty),
             top=1 if old else 1 + spec.alternatives,
             minimum_gain=spec.minimum_gain,
-            least_coverage=0.0 if firing else spec.least_coverage or (INDRES_COVERAGE if old else 0.0),
-            abort_images=0 if firing else spec.abort_images,
+            least_coverage=0.0 if firing else spec.least_coverage or (INDRES.least_coverage if old else 0.0),
+            abort_images=0 if firing else spec.abort_images or (INDRES.abort_images if old else 0),
             abort_share=spec.abort_share,
             legacy="indres" if old else "none",
             thresholds=spec.thresholds,
@@ -206,6 +204,12 @@ def _expect_sense(spec: ConceptsSpec) -> None:
     if wrong:
         message = (
             f"{wrong} masks of cells, and the resolution is {spec.resolution}. Say --resolution cells, or leave it out"
+        )
+        raise InputError(message)
+    if spec.thresholds == "dynamic" and spec.ranges > 1:
+        message = (
+            f"thresholds cannot move while activations are cut into {spec.ranges} ranges, which have two ends. Leave "
+            "out --thresholds dynamic, or --ranges"
         )
         raise InputError(message)
     if cells and "compexp-order" in spec.legacy:

@@ -21,8 +21,9 @@ LEGACY: dict[str, str] = {
         "normalisation"
     ),
     "indres-order": (
-        "the search of Harth on cells: primitives that differ only in being expanded do not stand side by side in the "
-        "beam, 50 candidates, formulas of under 1e-4 of the cells dropped, length costs nothing at primitives"
+        "the search of Harth on cells: formulas that differ only in labels being expanded do not stand side by side in "
+        "the beam; 50 candidates, formulas of under 1e-4 of the cells dropped, close ones given up after 4,000 images, "
+        "a label more costs a thousandth of the score, unless said otherwise"
     ),
     "sketch-thresholds": (
         "thresholds from the randomised sketch of the originals, read at 994/999 for 0.005, in place of the exact "

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -187,4 +187,6 @@ def plan_concepts(subject: Subject, data: Data, spec: ConceptsSpec | None = None
                     name=f"{name} {part.title}",
                 )
                 sweeps.append((one, step))
-    return estimate(setting.subject, searched, sweeps, run=setting.run)
+    plan = estimate(setting.subject, searched, sweeps, run=setting.run)
+    held = PlannedSweep("formulas", images=0, forward=0, backward=0, state=grid.search_bytes(), working=0)
+    return replace(plan, sweeps=(*plan.sweeps, held))

@@ -70,8 +70,10 @@ def further_tables(result: Result) -> Iterator[tuple[str, pd.DataFrame]]:
       what else is known of it.
     * `contrib_{part}.csv`, in place of `contrib.pkl`: a row for each pair of units, or of a class (`of`) and a unit
       (`by`), with compexp's `weight`, `feat_corr` and `act_iou`, and `contributor`: 1, -1 (inhibitor) or 0.
-    * `accuracy_{layer}.csv`: what compexp works out from its `preds.csv`, which has a row for each image and is not
-      kept: the accuracy on the images where a unit is active. `accuracy.csv` has what is not of one unit.
+    * `preds.csv`: predicted class, true class, and 0 or 1 for each unit that fires, a row for each labelled image;
+      where the result keeps it (up to 20 million entries).
+    * `accuracy_{layer}.csv`: what compexp works out from it: the accuracy on the images where a unit is active.
+      `accuracy.csv` has what is not of one unit.
     """
     for layer in explained_layers(result):
         units = layer_units(result, layer)
@@ -86,12 +88,26 @@ def further_tables(result: Result) -> Iterator[tuple[str, pd.DataFrame]]:
     accuracy = group(result, "accuracy")
     if accuracy is not None:
         single = {str(name): values.item() for name, values in accuracy.data_vars.items() if not values.dims}
+        if "fired" in accuracy:
+            yield "preds.csv", _predictions(accuracy)
         if single:
             yield "accuracy.csv", pd.DataFrame({"quantity": list(single), "value": list(single.values())})
     for name in result.tree.children:
         if name.startswith(_CONTRIBUTIONS):
             pairs = result.tree[name].to_dataset()
             yield f"contrib_{file_part(name.removeprefix(_CONTRIBUTIONS))}.csv", _contributions(pairs)
+
+
+def _predictions(accuracy: xr.Dataset) -> pd.DataFrame:
+    """Predicted and true class of each image, and which units fire on it."""
+    fired = accuracy["fired"].transpose("image", "unit").to_numpy()
+    layers, numbers = accuracy["layer"].to_numpy().astype(str), accuracy["index"].to_numpy()
+    several = len(set(layers.tolist())) > 1
+    names = [f"{layer}:{unit}" if several else str(unit) for layer, unit in zip(layers, numbers, strict=True)]
+    table = pd.DataFrame(fired, columns=names)
+    table.insert(0, "target", accuracy["target"].to_numpy())
+    table.insert(0, "pred", accuracy["pred"].to_numpy())
+    return table
 
 
 def tally(units: LayerUnits, concepts: xr.Dataset | None) -> pd.DataFrame:

@@ -85,6 +85,7 @@ def _scatter(view: View, right: np.ndarray, whole: float) -> Iterator[Block]:
     if not view.tested.any():
         parts = [("units", np.ones_like(told))]
     whiskers = lows is not None and highs is not None and shown.sum() <= _WHISKERS
+    least = max(-0.02, float(np.nanmin((lows if whiskers and lows is not None else right)[shown])) - 0.05)
     series = []
     for title, own in parts:
         mine = shown & own
@@ -107,7 +108,7 @@ def _scatter(view: View, right: np.ndarray, whole: float) -> Iterator[Block]:
         "scatter",
         tuple(series),
         Axis("IoU of the formula on held-out images"),
-        Axis("accuracy when the unit fires", limits=(-0.02, 1.02)),
+        Axis("accuracy when the unit fires", limits=(least, 1.02)),
         text=" ".join(said),
     )
 

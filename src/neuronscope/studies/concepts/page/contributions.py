@@ -119,7 +119,7 @@ def _rows(
         for one, role in chosen:
             row: dict[str, object] = {"of": of, "by": part.by[one], "role": role}
             row["formula"] = formulas.get(part.by[one], "")
-            for name in ("weight", "correlation", "correlation_low", "correlation_high", "overlap", "q"):
+            for name in ("weight", "correlation", "overlap", "q"):
                 matrix = part.get(name)
                 if matrix is not None:
                     row[name.replace("_", " ")] = float(matrix[k, one])
@@ -127,6 +127,10 @@ def _rows(
                 row["verdict"] = "correlated" if sure[k, one] else "not distinguishable from none"
             if marked is not None:
                 row["stands out"] = "yes" if marked[k, one] else ""
+            for name in ("correlation_low", "correlation_high"):
+                matrix = part.get(name)
+                if matrix is not None:
+                    row[name.replace("_", " ")] = float(matrix[k, one])
             rows.append(row)
     return rows
 

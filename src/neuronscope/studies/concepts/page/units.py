@@ -62,10 +62,10 @@ def units(view: View) -> Iterator[Block]:
     columns["verdict"] = [view.verdict(unit) for unit in count]
     meant["verdict"] = f"better than chance: {view.bound}"
     add(_middle(view))
-    alternatives = view.find("alternative_formula")
-    if alternatives is not None and alternatives.ndim > 1 and alternatives.shape[1]:
-        columns["next best"] = [_others(row, scores) for row, scores in zip(alternatives, _scores(view), strict=True)]
-        meant["next best"] = f"the best formulas with other masks, with their {view.score} on the images searched"
+    others = _alternatives(view)
+    if others:
+        columns["next best"] = others[0]
+        meant["next best"] = f"the best formula with another mask, with its {view.score} on the images searched"
     add([_Column("margin", "margin", f"{view.score} by which the formula is ahead of the next best", ".4f")])
     columns["optimal"] = [
         words.get(int(one), "not asked") if own else ""
@@ -75,6 +75,9 @@ def units(view: View) -> Iterator[Block]:
     columns["gap"] = np.where(view.explained, view.get("gap"), np.nan)
     meant["gap"], formats["gap"] = "what a better formula could add to the score at most; 0 if optimal", ".4f"
     add(_last(view))
+    for place, words_of in enumerate(others[1:], start=2):
+        columns[f"next best, {place}"] = words_of
+        meant[f"next best, {place}"] = "the one after that"
     columns["category"] = [str(name) for name in view.get("category")]
     meant["category"] = "of its concepts"
     yield Table(
@@ -156,19 +159,21 @@ def _last(view: View) -> list[_Column]:
     ]
 
 
-def _scores(view: View) -> np.ndarray:
-    found = view.find("alternative_score")
-    return found if found is not None else np.full((len(view.formulas), 0), np.nan)
-
-
-def _others(formulas: np.ndarray, scores: np.ndarray) -> str:
-    """Next-best formulas in a cell."""
-    shown = []
-    for place, words in enumerate(formulas.tolist()):
-        if words:
-            score = f" {scores[place]:.4f}" if place < len(scores) and np.isfinite(scores[place]) else ""
-            shown.append(f"{words}{score}")
-    return "; ".join(shown)
+def _alternatives(view: View) -> list[list[str]]:
+    """The next-best formulas of all units, rank by rank, each with its score."""
+    formulas, scores = view.find("alternative_formula"), view.find("alternative_score")
+    if formulas is None or formulas.ndim != 2:  # noqa: PLR2004 unit, rank
+        return []
+    found = []
+    for rank in range(formulas.shape[1]):
+        column = [str(words) for words in formulas[:, rank]]
+        if scores is not None:
+            column = [
+                f"{words} {score:.4f}" if words else "" for words, score in zip(column, scores[:, rank], strict=True)
+            ]
+        if any(column):
+            found.append(column)
+    return found
 
 
 def concepts(view: View) -> Iterator[Block]:
