@@ -159,11 +159,11 @@ def test_saved_and_opened(result, tmp_path):
     assert same(open_result(result.save(tmp_path / "result.zarr")), result)
 
 
-def test_plan_names_three_passes(folder, subject):
-    """Thresholds, counts, fit."""
+def test_plan_names_passes_and_the_search(folder, subject):
+    """Thresholds, counts, fit; and what the search takes."""
     spec = spec_of(folder)
     plan = plan_concepts(subject, ns.concept_images(spec), spec, run=ns.Run())
-    assert [one.name for one in plan.sweeps] == ["thresholds 2", "counts 2", "fit 2"]
+    assert [one.name for one in plan.sweeps] == ["thresholds 2", "counts 2", "fit 2", "formulas"]
 
 
 @pytest.mark.parametrize("legacy", ["compexp-order", "compexp-input", "same-images"])

@@ -26,7 +26,6 @@ from neuronscope.studies.concepts.history import UnitHistory
 from neuronscope.studies.concepts.spec import ConceptsSpec
 from neuronscope.units import LayerInfo
 
-
 _ANY = 1 << 62
 """More memory than there is."""
 

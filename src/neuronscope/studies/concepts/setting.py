@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Bool, Int
@@ -25,7 +26,7 @@ from neuronscope.units import LayerInfo
 
 _ORIGINAL_MEAN = (124.6901 / 255, 118.6897 / 255, 109.5388 / 255)
 _ORIGINAL_STD = (0.224, 0.224, 0.224)  # one divisor for all channels, 255 x 0.224
-BOOLEAN = ("or", "and", "and-not")
+BOOLEAN: tuple[Literal["or", "and", "and-not"], ...] = ("or", "and", "and-not")
 """Operators that a pixel's own labels decide."""
 _BLOCKED = 112  # pixels of a side: 7 blocks of 16
 _LEAST_IMAGES = 2

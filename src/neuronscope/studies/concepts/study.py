@@ -186,7 +186,8 @@ def plan_concepts(subject: Subject, data: Data, spec: ConceptsSpec | None = None
                     run=setting.run,
                     name=f"{name} {part.title}",
                 )
-                sweeps.append((one, step))
+                counting = not name.startswith(("thresholds", "activations"))
+                sweeps.append((replace(one, state=kept_bytes(setting, grid, part)) if counting else one, step))
     plan = estimate(setting.subject, searched, sweeps, run=setting.run)
     held = PlannedSweep("formulas", images=0, forward=0, backward=0, state=grid.search_bytes(), working=0)
     return replace(plan, sweeps=(*plan.sweeps, held))
