@@ -106,7 +106,7 @@ def products(*, quick: bool) -> Iterator[measure.Figure]:  # noqa: ARG001 takes 
 def against_captum(*, quick: bool) -> Iterator[measure.Figure]:
     """Time of Captum over ours."""
     subject, image = _subject(), torch.randn(1, 3, 224, 224, generator=torch.Generator().manual_seed(0))
-    steps, check, repeats = (6, 1, 2) if quick else (50, 5, 5)
+    steps, check, repeats = (9, 1, 1) if quick else (50, 5, 3)
     best = _fastest(subject, image, quick=quick)
     for block in BLOCKS:
         layer = _layer(subject, block)

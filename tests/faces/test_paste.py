@@ -18,7 +18,8 @@ GIVEN = {"model": "builtin:viewer-cnn", "weights": "random", "threads": 1, "quie
 
 def call(*arguments: object) -> tuple[int, str, str]:
     """Exit code, output and errors of a command in this process."""
-    done = CliRunner().invoke(root.app, ["paste", *(str(one) for one in arguments)], prog_name="neuronscope")
+    wide = {"COLUMNS": "200"}  # tables are not to be cut, whatever the terminal
+    done = CliRunner().invoke(root.app, ["paste", *(str(one) for one in arguments)], prog_name="neuronscope", env=wide)
     if done.exception is not None and not isinstance(done.exception, SystemExit):
         raise done.exception
     return done.exit_code, done.stdout, done.stderr

@@ -49,9 +49,8 @@ def test_fills_are_what_they_say():
     soft = PixelFill("blur", sigma=3.0).images(images, index=index)
     assert torch.allclose(soft.mean((2, 3)), images.mean((2, 3)), atol=1e-5)
     assert soft.var() < images.var() / 20
-    assert torch.equal(PixelFill("blur").images(images, index=index).argmax(), PixelFill("blur", sigma=1.25).images(
-        images, index=index
-    ).argmax())
+    usual = PixelFill("blur").images(images, index=index)  # 10 pixels at a side of 224, so 1.25 at 28
+    assert torch.allclose(usual, PixelFill("blur", sigma=1.25).images(images, index=index))
 
 
 def test_noise_belongs_to_the_image():
@@ -68,7 +67,6 @@ def test_noise_belongs_to_the_image():
 @pytest.mark.parametrize(
     ("call", "words"),
     [
-        (lambda: PixelFill("blu"), "Closest: 'blur'"),
         (lambda: PixelFill("zero"), "what black is"),
         (lambda: PixelFill("blur", sigma=0.0), "above 0"),
         (lambda: PixelFill("zero", black=(0.0,)).images(torch.ones(1, 3, 2, 2), index=torch.tensor([0])), "3"),

@@ -291,3 +291,13 @@ def test_units_are_chosen_by_numbers_and_ranges():
     """Ascending, each once; nothing asked for is all."""
     assert chosen_units("3,0-1,1", 5, layer="x").tolist() == [0, 1, 3]
     assert chosen_units("", 3, layer="x").tolist() == [0, 1, 2]
+
+
+def test_the_null_is_the_same_with_masks_held_or_looked_up(folder, subject, monkeypatch):
+    """Where formulas' masks do not fit into memory, each active pixel is looked up: the counts are the same."""
+    spec = spec_of(folder, resolution="pixels", operators=("or", "and", "and-not"), length=2)
+    held = run(subject, spec)
+    monkeypatch.setattr("neuronscope.studies.concepts.folds._MOST_MASKS", 0)
+    looked_up = run(subject, spec)
+    assert np.isfinite(held.table["null"].to_numpy()[:3]).all()
+    assert held.table.drop_vars("seconds").equals(looked_up.table.drop_vars("seconds"))

@@ -9,6 +9,9 @@ What "without groups" means is a choice, and the answer hangs on it. `null="unim
 one lump of any shape, skewed and heavy-tailed as activation statistics are; `null="gaussian"` whether the units are
 other than normally distributed, which skewed units always are; `null="permutation"` whether the features hang together
 otherwise than by chance, which any correlation shows and groups along a single feature do not.
+
+What none of them can tell from groups is a bent continuum, units along a curve as rate, mean and variance may be: cut
+into many pieces it looks better than a lump. And a group of a few units far out is hard to tell from a heavy tail.
 """
 
 from __future__ import annotations
@@ -223,7 +226,9 @@ def choose_k(
         null=null,
         draws=draws,
         alpha=alpha,
-        reason=_reason(ks, chosen, silhouette=observed, p=p, null=null, repeats=repeats, restarts=restarts, gap=gap),
+        reason=_reason(
+            ks, chosen, silhouette=observed, p=p, null=null, alpha=alpha, repeats=repeats, restarts=restarts, gap=gap
+        ),
     )
 
 
@@ -364,8 +369,7 @@ def null_clouds(
     _check_null(null)
     units, width = points.shape
     if null == "permutation":
-        dealt: Float[np.ndarray, "draws n f"] = rng.permuted(np.broadcast_to(points, (draws, units, width)), axis=1)
-        return dealt
+        return np.asarray(rng.permuted(np.repeat(points[None], draws, axis=0), axis=1))
     if null == "gaussian":
         mean = points.mean(axis=0)
         return np.asarray(mean + rng.normal(size=(draws, units, width)) @ _root(np.cov(points, rowvar=False, ddof=0)))
@@ -374,7 +378,7 @@ def null_clouds(
     scores = (scores - scores.mean(axis=0)) / np.where(deviation > 0, deviation, 1.0)
     tied = rng.normal(size=(draws, units, width)) @ _root(scores.T @ scores / units)
     places = special.ndtr(tied)
-    clouds = np.empty_like(places)
+    clouds = np.empty((draws, units, width))
     for column in range(width):
         knots, heights = _unimodal(points[:, column])
         clouds[:, :, column] = np.interp(places[:, :, column], heights, knots)
@@ -530,6 +534,7 @@ def _reason(
     silhouette: np.ndarray,
     p: np.ndarray,
     null: str,
+    alpha: float,
     repeats: Sequence[Stability],
     restarts: Sequence[Stability],
     gap: GapStatistic,
@@ -550,4 +555,6 @@ def _reason(
     )
     if not repeat >= _UNSTABLE:
         text += " Memberships of single units are not to be relied on."
+    if chosen == ks[-1] and len(ks) > 1:
+        text += " It is the largest k tried, as where a continuum is cut into ever more pieces."
     return text

@@ -826,7 +826,7 @@ def _same_length(labels: Mapping[int, np.ndarray]) -> None:
     lengths = {k: len(row) for k, row in labels.items()}
     if len(set(lengths.values())) != 1:
         message = (
-            f"clusterings are compared on the same units, and there must be one; got these numbers of units: {lengths}. "
+            f"clusterings are compared on the same units, and there must be one; got so many units in each: {lengths}. "
             "Take clusterings of the same layer"
         )
         raise InputError(message)

@@ -61,7 +61,7 @@ class Summary:
 
 
 def decompose(
-    parts: Float[Tensor, "n k *a"], whole: Float[Tensor, "n *a"], *, mass: float = MASS, sums: Sums = "float64"
+    parts: Float[Tensor, "n k *a"], whole: Float[Tensor, "m *a"], *, mass: float = MASS, sums: Sums = "float64"
 ) -> Decomposition:
     """Measure the parts of each image's attribution.
 

@@ -18,8 +18,8 @@ import torch
 from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
-from neuronscope.errors import InputError, nearest
-from neuronscope.maths.attribution_maps import blurred
+from neuronscope.errors import InputError
+from neuronscope.maths.attribution_maps import blurred, check_name
 from neuronscope.maths.controls import curve_area
 
 DROP = 0.1
@@ -68,9 +68,7 @@ class PixelFill:
         Raises:
             InputError: the kind is not known, black is needed and missing, or sigma is not above 0.
         """
-        if self.kind not in FILLS:
-            message = f"fill '{self.kind}' is not known: expected one of {', '.join(FILLS)}.{nearest(self.kind, FILLS)}"
-            raise InputError(message)
+        check_name(self.kind, FILLS, "fill")
         if self.kind == "zero" and not self.black:
             message = (
                 "a fill with black needs to know what black is for the network, one number for each channel, and none "

@@ -18,7 +18,8 @@ import numpy as np
 from jaxtyping import Bool, Float, Int, Shaped
 from scipy import special
 
-from neuronscope.errors import InputError, nearest
+from neuronscope.errors import InputError
+from neuronscope.maths.attribution_maps import check_name
 from neuronscope.maths.ranks import normal_quantile, sort_units
 from neuronscope.maths.resampling import wilson_interval
 
@@ -117,10 +118,10 @@ class Comparison:
 
 def compare_pairs(
     filtered: Shaped[np.ndarray, "n q"],
-    baseline: Shaped[np.ndarray, "n #q"],
+    baseline: Shaped[np.ndarray, "m #q"],
     *,
     rng: np.random.Generator,
-    labels: Int[np.ndarray, "n"] | None = None,
+    labels: Int[np.ndarray, "l"] | None = None,
     interval: Interval = "bca",
     draws: int = 10_000,
     level: float = 0.95,
@@ -287,7 +288,7 @@ def wilcoxon_test(difference: Float[np.ndarray, "n q"]) -> LogTest:
 
 
 def clustered_error(
-    difference: Float[np.ndarray, "n q"], labels: Int[np.ndarray, "n"]
+    difference: Float[np.ndarray, "n q"], labels: Int[np.ndarray, "l"]
 ) -> tuple[Int[np.ndarray, "q"], Float[np.ndarray, "q"]]:
     """Number of classes, and the standard error of the mean when images of one class resemble each other.
 
@@ -319,7 +320,7 @@ def clustered_error(
         return present, np.sqrt(factor * (residual**2).sum(axis=0)) / images
 
 
-def class_means_test(difference: Float[np.ndarray, "n q"], labels: Int[np.ndarray, "n"]) -> LogTest:
+def class_means_test(difference: Float[np.ndarray, "n q"], labels: Int[np.ndarray, "l"]) -> LogTest:
     """t-test on the means of the classes: each class has one vote, however many images it has.
 
     Images without a class (below 0) are left out.
@@ -428,9 +429,7 @@ def log10_qvalues(log10_p: Float[np.ndarray, "*s"], *, method: Literal["bh", "by
         >>> log10_qvalues(np.array([-1000.0, -2.0, np.nan])).round(3)
         array([-999.699,   -2.   ,      nan])
     """
-    if method not in ("bh", "by"):
-        message = f"method '{method}' is not known: expected bh or by"
-        raise InputError(message)
+    check_name(method, ("bh", "by"), "method")
     flat = log10_p.astype(np.float64).ravel()
     tested = np.flatnonzero(~np.isnan(flat))
     values = flat[tested]
@@ -557,8 +556,4 @@ def _check(filtered: np.ndarray, baseline: np.ndarray, labels: np.ndarray | None
     if draws < _PAIR:
         message = f"at least 2 draws are needed, got {draws}"
         raise InputError(message)
-    if interval not in INTERVALS:
-        message = (
-            f"interval '{interval}' is not known: expected one of {', '.join(INTERVALS)}.{nearest(interval, INTERVALS)}"
-        )
-        raise InputError(message)
+    check_name(interval, INTERVALS, "interval")

@@ -19,8 +19,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from neuronscope.errors import InputError, nearest
-from neuronscope.maths.attribution_maps import Cut, descending, patch_numbers, places
+from neuronscope.errors import InputError
+from neuronscope.maths.attribution_maps import Cut, check_name, descending, patch_numbers, places
 from neuronscope.maths.faithfulness import DROP, MEAN_FILL, MODES, Mode, PixelFill, drop_counts
 from neuronscope.replay import MEMORY
 
@@ -73,7 +73,7 @@ def measured_classes(
             it has none); a number: that class for all images.
 
     Raises:
-        InputError: another word, or a class that the network does not have.
+        InputError: another word (`UnknownName`), or a class that the network does not have.
 
     Example:
         >>> logits = torch.tensor([[0.0, 2.0, 1.0], [3.0, 0.0, 1.0]])
@@ -88,12 +88,7 @@ def measured_classes(
             message = f"class {of} is not among the network's {outputs}: expected 0 to {outputs - 1}"
             raise InputError(message)
         return torch.full_like(logits[:, 0], of, dtype=torch.int64)
-    if of not in MEASURED:
-        message = (
-            f"the class measured cannot be '{of}': expected prediction, label or the number of a class."
-            f"{nearest(of, MEASURED)}"
-        )
-        raise InputError(message)
+    check_name(of, MEASURED, "class measured")
     predicted = logits.argmax(1)
     if of == "prediction":
         return predicted
@@ -103,7 +98,7 @@ def measured_classes(
 def drops(
     model: nn.Module,
     images: Float[Tensor, "n c h w"],
-    maps: Int[Tensor, "n m p"] | Float[Tensor, "n m a b"],
+    maps: Int[Tensor, "i m p"] | Float[Tensor, "i m a b"],
     *,
     classes: Int[Tensor, "n"] | None = None,
     fractions: Sequence[float] = (DROP,),
@@ -144,9 +139,7 @@ def drops(
         >>> drops(model, image, order, fractions=(0.25, 0.5)).drop
         tensor([[[0., 0.]]], dtype=torch.float64)
     """
-    if mode not in MODES:
-        message = f"mode '{mode}' is not known: expected one of {', '.join(MODES)}.{nearest(mode, MODES)}"
-        raise InputError(message)
+    check_name(mode, MODES, "mode")
     areas = _areas(images, maps, cut)
     rows = maps.flatten(2).flatten(0, 1)
     n, m, counts = len(images), maps.shape[1], drop_counts(fractions, rows.shape[1])

@@ -82,7 +82,12 @@ def _cards_of(
     images = setting.concepts.images.take(setting.reported[rows])
     of = f"maps/{one.layer.name}"
     maps = sweep(
-        setting.subject, images, grid.look(one.layer), StackRows(of, images=len(images)), run=setting.run, name="cards"
+        setting.subject,
+        images,
+        grid.look([one.layer]),
+        StackRows(of, images=len(images)),
+        run=setting.run,
+        name="cards",
     ).answer.values
     place = {int(row): i for i, row in enumerate(rows)}
     frames = np.stack([_frame(setting, images, i) for i in range(len(images))])

@@ -43,43 +43,41 @@ from neuronscope.studies.concepts.history import UnitHistory
 from neuronscope.studies.concepts.spec import ConceptsSpec
 from neuronscope.units import LayerInfo
 
+_MAPS = "maps/"  # what the names of whole maps begin with
 _BLOCK = 16  # pixels of a block's side that thresholds are stated for
 
 
 @dataclass(frozen=True)
 class ObserveCells:
-    """Like `Observe` of one layer, with its maps brought to 7 x 7.
+    """Like `Observe`, with the maps brought to 7 x 7.
 
     Larger maps are averaged over equal shares of them, smaller ones enlarged bilinearly; maps of 7 x 7 stay as they
     are, and so do flat layers.
 
     Attributes:
-        layer: whose.
-        measures: names in `MEASURES`, of the layer's own maps.
+        layers: whose maps.
+        measures: names in `MEASURES`, of the layers' own maps.
     """
 
-    layer: LayerInfo
-    measures: tuple[str, ...] = ("mean",)
+    layers: tuple[LayerInfo, ...]
+    measures: tuple[str, ...] = ()
 
     @property
     def step(self) -> Observe:
         """What is measured before."""
-        return Observe((self.layer,), measures=self.measures, maps=(self.layer.name,))
+        return Observe(self.layers, measures=self.measures, maps=tuple(layer.name for layer in self.layers))
 
     def __call__(self, model: nn.Module, batch: Batch) -> Seen:
         """Measure one batch."""
-        of = f"maps/{self.layer.name}"
         seen = dict(self.step(model, batch))
-        seen[of] = on_cells(seen[of])
-        return seen
+        return {name: on_cells(value) if name.startswith(_MAPS) else value for name, value in seen.items()}
 
     def shapes(self, outputs: int) -> Mapping[str, tuple[int, ...]]:
         """Those of `Observe`, with maps of 7 x 7."""
-        of = f"maps/{self.layer.name}"
-        shapes = dict(self.step.shapes(outputs))
-        if len(shapes[of]) > 1:
-            shapes[of] = (shapes[of][0], CELLS, CELLS)
-        return shapes
+        return {
+            name: (shape[0], CELLS, CELLS) if name.startswith(_MAPS) and len(shape) > 1 else shape
+            for name, shape in self.step.shapes(outputs).items()
+        }
 
     @property
     def passes(self) -> tuple[int, int]:
@@ -227,9 +225,9 @@ class Cells:
         """Words of the images reported."""
         return self.words.part(self.reported)
 
-    def look(self, layer: LayerInfo, *measures: str) -> ObserveCells:
-        """The layer's maps, brought to 7 x 7."""
-        return ObserveCells(layer, measures or ("mean",))
+    def look(self, layers: Sequence[LayerInfo], *measures: str) -> ObserveCells:
+        """The layers' maps, brought to 7 x 7."""
+        return ObserveCells(tuple(layers), measures)
 
     def map_shape(self, layer: LayerInfo) -> tuple[int, int]:
         """7 x 7; flat layers have one position."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -35,14 +36,17 @@ class Levels:
     highest: Float[np.ndarray, "u"]
 
 
-def levels_of(setting: Setting, grid: Grid, layer: LayerInfo) -> Levels:
-    """Thresholds and extremes, in one pass; from a portion of the images there is no answer yet."""
+def levels_of(setting: Setting, grid: Grid, layers: Sequence[LayerInfo]) -> list[Levels]:
+    """Thresholds and extremes of each layer, in one pass; from a portion of the images there is no answer yet."""
     images = setting.concepts.images.take(setting.searched)
-    answer = sweep(
-        setting.subject, images, grid.look(layer), tail(setting, grid, layer), run=setting.run, name="thresholds"
-    ).answer
-    threshold = sketched(setting, grid, layer) if "sketch-thresholds" in setting.spec.legacy else answer["tail"]
-    return Levels(threshold, answer["ends"].lowest, answer["ends"].highest)
+    folds = Each(**{layer.name: tail(setting, grid, layer) for layer in layers})
+    answer = sweep(setting.subject, images, grid.look(layers), folds, run=setting.run, name="thresholds").answer
+    found = []
+    for layer in layers:
+        own = answer[layer.name]
+        threshold = sketched(setting, grid, layer) if "sketch-thresholds" in setting.spec.legacy else own["tail"]
+        found.append(Levels(threshold, own["ends"].lowest, own["ends"].highest))
+    return found
 
 
 def sketched(setting: Setting, grid: Grid, layer: LayerInfo) -> Float[np.ndarray, "u"]:
@@ -56,7 +60,7 @@ def sketched(setting: Setting, grid: Grid, layer: LayerInfo) -> Float[np.ndarray
     found = []
     for part in unit_parts(layer, lambda part: part.units * each <= most) or [layer]:
         fold = StackRows(of, images=len(images))
-        rows = sweep(setting.subject, images, grid.look(part), fold, run=setting.run, name="activations held").answer
+        rows = sweep(setting.subject, images, grid.look([part]), fold, run=setting.run, name="activations held").answer
         sketch = SketchQuantile(of, setting.spec.quantile)
         found.append(sketch.finish(sketch.add(sketch.start(), {of: torch.from_numpy(rows.values)})))
     return np.concatenate(found)
@@ -78,9 +82,17 @@ def tail(setting: Setting, grid: Grid, layer: LayerInfo) -> Each:
     return Each(tail=UpperTail(of, share, total=values), ends=LowestHighest(of))
 
 
-def ranges_for(setting: Setting, grid: Grid, layer: LayerInfo, levels: Levels) -> Float[np.ndarray, "u k 2"]:
+def ranges_for(
+    setting: Setting, grid: Grid, layers: Sequence[LayerInfo], levels: Sequence[Levels]
+) -> list[Float[np.ndarray, "u k 2"]]:
     """Ranges of each unit's activations, ascending (La Rosa et al. 2023); nan where a unit has too few values."""
     images = setting.concepts.images.take(setting.searched)
-    fold = RangeHistogram(f"maps/{layer.name}", levels.lowest, levels.highest)
-    counts = sweep(setting.subject, images, grid.look(layer), fold, run=setting.run, name="activations").answer
-    return ranges_of(counts, setting.spec.ranges, members="cce-ranges" in setting.spec.legacy)
+    folds = Each(
+        **{
+            layer.name: RangeHistogram(f"maps/{layer.name}", own.lowest, own.highest)
+            for layer, own in zip(layers, levels, strict=True)
+        }
+    )
+    answer = sweep(setting.subject, images, grid.look(layers), folds, run=setting.run, name="activations").answer
+    members = "cce-ranges" in setting.spec.legacy
+    return [ranges_of(answer[layer.name], setting.spec.ranges, members=members) for layer in layers]

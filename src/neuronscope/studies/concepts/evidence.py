@@ -11,6 +11,7 @@ from jaxtyping import Float, Int
 
 from neuronscope.maths.formulas import Formula
 from neuronscope.maths.streams import Each, Reducer, TopK
+from neuronscope.steps import columns
 from neuronscope.studies.concepts.agreement import Agreement
 from neuronscope.studies.concepts.bounds import Bounds, above, between, chosen_units
 from neuronscope.studies.concepts.detect import Levels, levels_of, ranges_for
@@ -20,6 +21,8 @@ from neuronscope.studies.concepts.search import Tasks, search_all
 from neuronscope.studies.concepts.setting import Setting
 from neuronscope.sweep import sweep
 from neuronscope.units import LayerInfo
+
+_TOP = "images where units are strongest"  # no layer is called so
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,80 +65,117 @@ class LayerEvidence:
 
 @dataclass(frozen=True)
 class _Passes:
-    """The passes over a layer, or a block of its units."""
+    """The passes over some layers, or blocks of their units: one for all of them each time."""
 
     setting: Setting
     grid: Grid
     shared: Any
-    layer: LayerInfo
+    layers: tuple[LayerInfo, ...]
 
-    @property
-    def of(self) -> str:
-        """Name of the layer's maps."""
-        return f"maps/{self.layer.name}"
-
-    def searched(self, bounds: Bounds, *, name: str) -> list[Explained]:
-        """The formulas of detectors: a pass over the images searched, then a search for each."""
+    def searched(self, bounds: Sequence[Bounds], *, name: str) -> list[list[Explained]]:
+        """The formulas of each layer's detectors: a pass over the images searched, then a search for each."""
         setting, grid = self.setting, self.grid
         images = setting.concepts.images.take(setting.searched)
-        step, fold = grid.look(self.layer), grid.gather(self.of, bounds)
-        gathered: Sequence[Any] = sweep(setting.subject, images, step, fold, run=setting.run, name=name).answer
-        starts = [grid.start_from(setting.history.get(self.layer.first + int(unit))) for unit in bounds.unit]
-        title = f"formulas {self.layer.title}"
-        return search_all(grid, self.shared, Tasks(gathered, starts), run=setting.run, title=title)
+        folds = Each(
+            **{
+                layer.name: grid.gather(f"maps/{layer.name}", own)
+                for layer, own in zip(self.layers, bounds, strict=True)
+            }
+        )
+        gathered = sweep(setting.subject, images, grid.look(self.layers), folds, run=setting.run, name=name).answer
+        found = []
+        for layer, own in zip(self.layers, bounds, strict=True):
+            starts = [grid.start_from(setting.history.get(layer.first + int(unit))) for unit in own.unit]
+            tasks, title = Tasks(gathered[layer.name], starts), f"formulas {layer.title}"
+            found.append(search_all(grid, self.shared, tasks, run=setting.run, title=title))
+        return found
 
-    def reported(self, fold: Reducer[Any], *measures: str, name: str) -> Any:
-        """What a fold makes of the images reported."""
+    def reported(self, folds: Reducer[Any], *measures: str, name: str) -> Any:
+        """What folds make of the images reported."""
         setting = self.setting
         images = setting.concepts.images.take(setting.reported)
-        step = self.grid.look(self.layer, *measures)
-        return sweep(setting.subject, images, step, fold, run=setting.run, name=name).answer
+        step = self.grid.look(self.layers, *measures)
+        return sweep(setting.subject, images, step, folds, run=setting.run, name=name).answer
 
 
-def explain_layer(setting: Setting, grid: Grid, shared: Any, layer: LayerInfo) -> LayerEvidence:
-    """Everything about the units of a layer, or of a block of them."""
-    spec, passes = setting.spec, _Passes(setting, grid, shared, layer)
-    levels = levels_of(setting, grid, layer)
-    whole = chosen_units(spec.units, layer.whole or layer.units, layer=layer.name)
-    here = whole[(whole >= layer.first) & (whole < layer.first + layer.units)]
-    everything, own = above(levels.threshold), here - layer.first
-    bounds = Bounds(own, everything.lower[own], everything.upper[own])
+def explain_layers(setting: Setting, grid: Grid, shared: Any, layers: Sequence[LayerInfo]) -> list[LayerEvidence]:
+    """Everything about the units of some layers, or of blocks of them, in passes that all of them share."""
+    spec, passes = setting.spec, _Passes(setting, grid, shared, tuple(layers))
+    levels = levels_of(setting, grid, layers)
+    here, bounds = [], []
+    for layer, own in zip(layers, levels, strict=True):
+        whole = chosen_units(spec.units, layer.whole or layer.units, layer=layer.name)
+        here.append(whole[(whole >= layer.first) & (whole < layer.first + layer.units)])
+        wanted, everything = here[-1] - layer.first, above(own.threshold)
+        bounds.append(Bounds(wanted, everything.lower[wanted], everything.upper[wanted]))
     found = passes.searched(bounds, name="counts")
     if spec.thresholds == "dynamic":
-        moved = np.array([one.threshold for one in found])
-        bounds = Bounds(own, np.where(np.isnan(moved), bounds.lower, moved), bounds.upper)
-    formulas = [one.formula for one in found]
-    folds = Each(
-        fit=grid.fitting(passes.of, bounds, formulas, others(setting), by_length(found)),
+        bounds = [_moved(own, some) for own, some in zip(bounds, found, strict=True)]
+    folds = {
+        layer.name: _fit_folds(setting, grid, layer, levels[at], Detecting(bounds[at], found[at]))
+        for at, layer in enumerate(layers)
+    }
+    answer = passes.reported(Each(**folds, **{_TOP: TopK("max", spec.images)}), "max", name="fit")
+    ranges = _of_ranges(passes, levels, bounds) if spec.ranges > 1 else [None] * len(layers)
+    places = columns(tuple(layers))
+    top = answer[_TOP].index.T
+    return [
+        LayerEvidence(
+            layer=layer,
+            units=here[at],
+            levels=levels[at],
+            above=Detectors(bounds[at], found[at], answer[layer.name]["fit"]),
+            ranges=ranges[at],
+            agreement={name: values[bounds[at].unit] for name, values in answer[layer.name]["agreement"].items()},
+            top=top[places[layer.name]][bounds[at].unit],
+        )
+        for at, layer in enumerate(layers)
+    ]
+
+
+@dataclass(frozen=True, eq=False)
+class Detecting:
+    """Detectors and what was found for them."""
+
+    bounds: Bounds
+    found: list[Explained]
+
+
+def _fit_folds(setting: Setting, grid: Grid, layer: LayerInfo, levels: Levels, some: Detecting) -> Each:
+    """How well the formulas of a layer's units fit, and how activations go with them."""
+    of, formulas = f"maps/{layer.name}", [one.formula for one in some.found]
+    return Each(
+        fit=grid.fitting(of, some.bounds, formulas, others(setting), by_length(some.found)),
         agreement=Agreement(
-            passes.of,
-            grid.coverage(_for_all(formulas, own, layer.units), grid.map_shape(layer)),
+            of,
+            grid.coverage(_for_all(formulas, some.bounds.unit, layer.units), grid.map_shape(layer)),
             levels.lowest,
             levels.highest,
             len(setting.reported),
         ),
-        top=TopK("max", spec.images),
-    )
-    answer = passes.reported(folds, "max", name="fit")
-    return LayerEvidence(
-        layer=layer,
-        units=here,
-        levels=levels,
-        above=Detectors(bounds, found, answer["fit"]),
-        ranges=_of_ranges(passes, levels, own) if spec.ranges > 1 else None,
-        agreement={name: values[own] for name, values in answer["agreement"].items()},
-        top=answer["top"].index.T[own],
     )
 
 
-def _of_ranges(passes: _Passes, levels: Levels, own: Int[np.ndarray, "u"]) -> Detectors:
+def _moved(bounds: Bounds, found: Sequence[Explained]) -> Bounds:
+    """With the thresholds that the search moved."""
+    threshold = np.array([one.threshold for one in found])
+    return Bounds(bounds.unit, np.where(np.isnan(threshold), bounds.lower, threshold), bounds.upper)
+
+
+def _of_ranges(passes: _Passes, levels: Sequence[Levels], chosen: Sequence[Bounds]) -> list[Detectors]:
     """Formulas of ranges of activations."""
     setting, grid = passes.setting, passes.grid
-    limits = between(ranges_for(setting, grid, passes.layer, levels)[own])
-    bounds = Bounds(own[limits.unit], limits.lower, limits.upper)
+    bounds = []
+    for own, ranges in zip(chosen, ranges_for(setting, grid, passes.layers, levels), strict=True):
+        limits = between(ranges[own.unit])
+        bounds.append(Bounds(own.unit[limits.unit], limits.lower, limits.upper))
     found = passes.searched(bounds, name="counts of ranges")
-    fold = grid.fitting(passes.of, bounds, [one.formula for one in found], others(setting))
-    return Detectors(bounds, found, passes.reported(fold, name="fit of ranges"))
+    folds = {
+        layer.name: grid.fitting(f"maps/{layer.name}", bounds[at], [one.formula for one in found[at]], others(setting))
+        for at, layer in enumerate(passes.layers)
+    }
+    answer = passes.reported(Each(**folds), name="fit of ranges")
+    return [Detectors(bounds[at], found[at], answer[layer.name]) for at, layer in enumerate(passes.layers)]
 
 
 def by_length(found: Sequence[Explained]) -> list[list[Formula | None]]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,12 @@ from neuronscope.maths.signatures import CountFold, Signatures, UnitCounts, sign
 from neuronscope.maths.streams import Seen, State
 from neuronscope.studies.concepts.bounds import Bounds
 from neuronscope.studies.concepts.fit import Fit
+
+_WORD = 64
+"""Bits of a word."""
+
+_MOST_MASKS = 1 << 29
+"""Bytes of formulas' masks that are held for the null."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -197,6 +204,8 @@ class Fitting:
     def add(self, state: State, seen: Seen) -> State:
         """One more batch."""
         rows, count = seen["index"].cpu().numpy(), len(self.bounds)
+        masks = self._masks
+        words = None if masks is None else np.zeros((count, len(rows), masks.shape[2]), dtype=np.uint64)
         for tensors in _positions(seen[self.of], self.bounds, self.shape):
             unit, image, pixel = (tensor.cpu().numpy() for tensor in tensors)
             own = rows[image]
@@ -208,10 +217,36 @@ class Fitting:
                 state[name][:, rows] += torch.from_numpy(more).int()
             for length, holds in enumerate(self.steps):
                 state["steps"][:, length] += _counted(unit[holds.at(unit, numbers)], count)
+            if words is not None:
+                bit = np.left_shift(np.uint64(1), (pixel % _WORD).astype(np.uint64))
+                np.bitwise_or.at(words, (unit, image, pixel // _WORD), bit)
+                continue
             for draw, other in enumerate(self.other):
                 by_chance = self.holds.at(unit, signature_of(self.signatures, other[own], pixel))
                 state["chance"][:, draw] += _counted(unit[by_chance], count)
+        if masks is not None and words is not None:
+            for draw, other in enumerate(self.other):
+                both = np.bitwise_count(words & masks[:, other[rows]]).sum(axis=(1, 2), dtype=np.int64)
+                state["chance"][:, draw] += torch.from_numpy(both)
         return state
+
+    @cached_property
+    def _masks(self) -> UInt64[np.ndarray, "d n words"] | None:
+        """Every formula's mask of every image in bits: a draw of the null is then an AND for each 64 pixels.
+
+        None where they would be too large, or nobody draws: then each active pixel is looked up.
+        """
+        signatures, pixels = self.signatures, int(np.prod(self.shape))
+        words = -(-pixels // _WORD)
+        if not len(self.other) or 8 * len(self.bounds) * signatures.images * words > _MOST_MASKS:
+            return None
+        masks = np.zeros((len(self.bounds), signatures.images, words), dtype=np.uint64)
+        truth = np.stack([self.holds.row(detector) for detector in range(len(self.bounds))])
+        bits = np.zeros((len(self.bounds), words * _WORD), dtype=bool)
+        for image in range(signatures.images):
+            bits[:, :pixels] = truth[:, signatures.signature_map(image)]
+            masks[:, image] = _packed(bits)
+        return masks
 
     def merge(self, left: State, right: State) -> State:
         """Counts add up."""
@@ -242,8 +277,10 @@ class Fitting:
         )
 
     def size(self, shapes: Mapping[str, tuple[int, ...]]) -> int:  # noqa: ARG002 part of the protocol
-        """8 bytes for each detector and draw, and 12 for each detector and image."""
-        return len(self.bounds) * (8 * len(self.other) + 12 * self.signatures.images)
+        """8 bytes for each detector and draw, 12 for each detector and image, and formulas' masks where held."""
+        held = 8 * len(self.bounds) * self.signatures.images * -(-int(np.prod(self.shape)) // _WORD)
+        masks = held if len(self.other) and held <= _MOST_MASKS else 0
+        return len(self.bounds) * (8 * len(self.other) + 12 * self.signatures.images) + masks
 
 
 @dataclass(frozen=True, eq=False)
@@ -321,6 +358,12 @@ def _detecting(maps: Tensor, bounds: Bounds) -> tuple[Tensor, Tensor, Tensor | N
     whole = maps[:, :, None, None] if maps.ndim == 2 else maps  # noqa: PLR2004 a flat layer
     unit, lower, upper = (torch.from_numpy(one).to(maps.device) for one in bounds.arrays)
     return whole[:, unit], lower, upper if bool(torch.isfinite(upper).any()) else None
+
+
+def _packed(bits: Bool[np.ndarray, "*s pixels"]) -> UInt64[np.ndarray, "*s words"]:
+    """64 pixels to a word, the first in the lowest bit; there must be a multiple of them."""
+    words: UInt64[np.ndarray, "*s words"] = np.packbits(bits, axis=-1, bitorder="little").view("<u8").astype(np.uint64)
+    return words
 
 
 def _counted(numbers: Int[np.ndarray, "m"], size: int) -> Tensor:

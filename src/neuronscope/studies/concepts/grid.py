@@ -86,8 +86,8 @@ class Grid(Protocol):
         """Height and width of the masks."""
         ...
 
-    def look(self, layer: LayerInfo, *measures: str) -> Step:
-        """A pass that sees a layer's maps, named `maps/LAYER`."""
+    def look(self, layers: Sequence[LayerInfo], *measures: str) -> Step:
+        """A pass that sees the layers' maps, named `maps/LAYER`."""
         ...
 
     def map_shape(self, layer: LayerInfo) -> tuple[int, int]:

@@ -38,7 +38,7 @@ def keep(setting: Setting, grid: Grid, layers: Sequence[LayerInfo]) -> list[Path
             own.mkdir(exist_ok=True)
             written += _activations(setting, grid, layer, own)
             path = own / f"static_thresholds_{setting.spec.quantile:g}.npy"
-            np.save(path, levels_of(setting, grid, layer).threshold)
+            np.save(path, levels_of(setting, grid, [layer])[0].threshold)
             written.append(path)
         written += grid.keep(folder)
     except OSError as error:
@@ -60,7 +60,7 @@ def _activations(setting: Setting, grid: Grid, layer: LayerInfo, folder: Path) -
     for first in range(0, layer.units, width):
         part = layer.part(first, min(layer.units, first + width)) if width < layer.units else layer
         fold = StackRows(f"maps/{layer.name}", images=len(images))
-        rows = sweep(setting.subject, images, grid.look(part), fold, run=setting.run, name="activations kept").answer
+        rows = sweep(setting.subject, images, grid.look([part]), fold, run=setting.run, name="activations kept").answer
         values = rows.values.reshape(len(rows.index), part.units, *side)
         table[first : first + part.units, rows.index] = np.moveaxis(values, 0, 1)
     table.flush()

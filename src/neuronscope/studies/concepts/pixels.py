@@ -73,9 +73,9 @@ class Pixels:
         """Label sets of the images reported."""
         return self.labels.part(self.reported)
 
-    def look(self, layer: LayerInfo, *measures: str) -> Observe:
-        """The layer's own maps."""
-        return Observe((layer,), measures=measures or ("mean",), maps=(layer.name,))
+    def look(self, layers: Sequence[LayerInfo], *measures: str) -> Observe:
+        """The layers' own maps."""
+        return Observe(tuple(layers), measures=measures, maps=tuple(layer.name for layer in layers))
 
     def map_shape(self, layer: LayerInfo) -> tuple[int, int]:
         """Those of the layer."""

@@ -16,17 +16,17 @@ import numpy as np
 import xarray as xr
 
 from neuronscope.data.dataset import Data
-from neuronscope.errors import InputError
+from neuronscope.maths.streams import Each
 from neuronscope.models.subject import Subject
 from neuronscope.result import Provenance, Result, circumstances, peak_memory, versions
 from neuronscope.run import Run
-from neuronscope.studies.blocks import unit_parts
+from neuronscope.studies.blocks import layer_blocks
 from neuronscope.studies.concepts.agreement import Agreement
 from neuronscope.studies.concepts.analyses import analyses_groups
 from neuronscope.studies.concepts.cards import cards_group
 from neuronscope.studies.concepts.cells import cell_grid
 from neuronscope.studies.concepts.detect import levels_of, tail
-from neuronscope.studies.concepts.evidence import LayerEvidence, explain_layer
+from neuronscope.studies.concepts.evidence import LayerEvidence, explain_layers
 from neuronscope.studies.concepts.grid import Grid
 from neuronscope.studies.concepts.keep import keep
 from neuronscope.studies.concepts.page import concepts_page
@@ -72,15 +72,11 @@ def run_concepts(subject: Subject, data: Data, spec: ConceptsSpec | None = None,
     setting = settle(subject, data, spec or ConceptsSpec(), run or Run())
     grid = grid_of(setting)
     if setting.run.portion is not None:  # everything after the thresholds needs them whole
-        for layer in setting.layers:
-            levels_of(setting, grid, layer)
+        for group in groups_of(setting, grid):
+            levels_of(setting, grid, group)
         unfinished(setting.run)
     shared = grid.shared()
-    evidence = [
-        explain_layer(setting, grid, shared, part)
-        for layer in setting.layers
-        for part in parts_of(setting, grid, layer)
-    ]
+    evidence = [one for group in groups_of(setting, grid) for one in explain_layers(setting, grid, shared, group)]
     if setting.spec.keep_in:
         keep(setting, grid, setting.layers)
     tree = assemble_tree(setting, grid, evidence)
@@ -117,23 +113,27 @@ def grid_of(setting: Setting) -> Grid:
     return pixel_grid(*parts, spec=setting.search, firing_only=firing_only, run=setting.run)
 
 
-def parts_of(setting: Setting, grid: Grid, layer: LayerInfo) -> list[LayerInfo]:
-    """The layer in as few blocks of units as fit into memory; a block takes passes of its own.
+def groups_of(setting: Setting, grid: Grid) -> list[tuple[LayerInfo, ...]]:
+    """Layers that share passes, in as few groups as fit into memory; a layer that does not fit in blocks of its units.
 
     Raises:
         InputError: not even one unit fits.
     """
-    most = _MOST if setting.run.memory is None else setting.run.memory - _working(setting, grid, layer)
-    parts = unit_parts(layer, lambda part: kept_bytes(setting, grid, part) <= most)
-    if parts:
-        return parts
-    needed = kept_bytes(setting, grid, layer.part(0, 1))
-    message = (
-        f"what is counted of one unit of '{layer.name}' takes {needed / 2**20:,.2f} MiB, and --memory leaves "
-        f"{max(most, 0) / 2**20:,.2f} MiB beside a batch of images. Allow more, take fewer images (--concept-limit), "
-        "or lower --batch-size"
-    )
-    raise InputError(message)
+    most = setting.run.memory or _MOST
+
+    def fits(layers: tuple[LayerInfo, ...]) -> bool:
+        working = _working(setting, grid, layers) if setting.run.memory is not None else 0
+        return sum(kept_bytes(setting, grid, layer) for layer in layers) + working <= most
+
+    def refuse(layer: LayerInfo) -> str:
+        one = layer.part(0, 1)
+        return (
+            f"what is counted of one unit of '{layer.name}' takes {kept_bytes(setting, grid, one) / 2**20:,.2f} MiB "
+            f"beside {_working(setting, grid, (one,)) / 2**20:,.2f} MiB of a batch of images, and --memory allows "
+            f"{most / 2**20:,.2f} MiB. Allow more, take fewer images (--concept-limit), or lower --batch-size"
+        )
+
+    return layer_blocks(setting.layers, fits=fits, refuse=refuse)
 
 
 def kept_bytes(setting: Setting, grid: Grid, part: LayerInfo) -> int:
@@ -143,10 +143,14 @@ def kept_bytes(setting: Setting, grid: Grid, part: LayerInfo) -> int:
     return grid.cost(part.units * max(1, setting.spec.ranges), setting.spec) + agreement
 
 
-def _working(setting: Setting, grid: Grid, layer: LayerInfo) -> int:
+def _working(setting: Setting, grid: Grid, layers: tuple[LayerInfo, ...]) -> int:
     """What a batch of images takes."""
-    step, fold = grid.look(layer), tail(setting, grid, layer)
-    return planned(setting.subject, setting.concepts.images, step, fold, run=setting.run, name="").working
+    step, folds = grid.look(layers), _tails(setting, grid, layers)
+    return planned(setting.subject, setting.concepts.images, step, folds, run=setting.run, name="").working
+
+
+def _tails(setting: Setting, grid: Grid, layers: tuple[LayerInfo, ...]) -> Each:
+    return Each(**{layer.name: tail(setting, grid, layer) for layer in layers})
 
 
 def assemble_tree(setting: Setting, grid: Grid, evidence: Sequence[LayerEvidence]) -> xr.DataTree:
@@ -174,20 +178,14 @@ def plan_concepts(subject: Subject, data: Data, spec: ConceptsSpec | None = None
     names = [("thresholds", searched), ("counts", searched), ("fit", reported)]
     if setting.spec.ranges > 1:
         names += [("activations", searched), ("counts of ranges", searched), ("fit of ranges", reported)]
-    for layer in setting.layers:
-        for part in parts_of(setting, grid, layer):
-            step = grid.look(part)
-            for name, images in names:
-                one = planned(
-                    setting.subject,
-                    images,
-                    step,
-                    tail(setting, grid, part),
-                    run=setting.run,
-                    name=f"{name} {part.title}",
-                )
-                counting = not name.startswith(("thresholds", "activations"))
-                sweeps.append((replace(one, state=kept_bytes(setting, grid, part)) if counting else one, step))
+    for group in groups_of(setting, grid):
+        step, folds = grid.look(group), _tails(setting, grid, group)
+        titles = ", ".join(part.title for part in group)
+        for name, images in names:
+            one = planned(setting.subject, images, step, folds, run=setting.run, name=f"{name} {titles}")
+            if not name.startswith(("thresholds", "activations")):
+                one = replace(one, state=sum(kept_bytes(setting, grid, part) for part in group))
+            sweeps.append((one, step))
     plan = estimate(setting.subject, searched, sweeps, run=setting.run)
     held = PlannedSweep("formulas", images=0, forward=0, backward=0, state=grid.search_bytes(), working=0)
     return replace(plan, sweeps=(*plan.sweeps, held))
