@@ -1,9 +1,9 @@
 """How much faster are the metrics of attribution maps for a whole batch than image by image, as the original has them?
 
 Both sides turn attributions of 3 x 224 x 224 into two answers: the sparsity, and which positions are replaced to
-measure faithfulness; in patches (a loop over 14 x 14 patches, once for either answer) and in pixels. What the network then says
-of the replaced images costs the same on both sides and is left out. On an accelerator the original's way starts with
-the copy to the processor that its numpy lines need.
+measure faithfulness; in patches (a loop over 14 x 14 patches, once for either answer) and in pixels. What the network
+says of the replaced images is left out. On an accelerator the original's way starts with the copy to the processor
+that its numpy lines need. On a processor both sides have to read the same 600 KB for each map, which bounds the ratio.
 """
 
 from __future__ import annotations
@@ -117,7 +117,7 @@ def figures(quick: bool) -> Iterator[measure.Figure]:  # noqa: FBT001 called by 
             yield measure.judged(
                 f"{name} metrics of {n} maps on {device}, original's time over ours",
                 taken,
-                goal=f">= {GOAL}" if (name, device) == ("patch", "cuda") or name == "patch" else "",
+                goal=f">= {GOAL}" if name == "patch" else "",
                 met=lambda ratio: ratio >= GOAL,
             )
 

@@ -125,6 +125,16 @@ def test_sums_in_float32_are_the_originals():
     assert torch.allclose(pixel_sparsity(maps), pixel_sparsity(maps, sums="float32-sums"), atol=1e-3)
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_any_number_format(dtype):
+    """Maps kept in half precision have measures and orders too: those of their own, rounded values."""
+    maps = attributions(4, 2, 300).to(dtype)
+    exact = maps.double()
+    assert torch.allclose(sparsity(maps), sparsity(exact), atol=1 / 300 + 1e-9)
+    assert torch.allclose(gini(maps), gini(exact), atol=1e-6)
+    assert torch.equal(descending(maps), descending(exact))
+
+
 @given(seeds, st.floats(1e-3, 1e3))
 def test_scale_and_order_change_nothing(seed, scale):
     """Measures do not depend on a map's scale, and images do not look at each other."""

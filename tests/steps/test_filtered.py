@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from copy import deepcopy
 from dataclasses import replace
 from functools import cache
 
@@ -39,6 +40,7 @@ from neuronscope.units import UnitSet
 
 SIDE = 64
 STEPS = 4
+# VGG-11 has no way past any layer; it is the last, and slow.
 NETWORKS = {
     "densenet121": {
         "cuts": ("features.denseblock1", "features.denseblock3"),
@@ -48,7 +50,7 @@ NETWORKS = {
     "vgg11": {"cuts": ("features.3", "features.10"), "past": None},
 }
 CUTS = [(name, layer) for name, one in NETWORKS.items() for layer in one["cuts"]]
-EVERYWHERE = [*CUTS, *((name, one["past"]) for name, one in NETWORKS.items() if one["past"])]
+EVERYWHERE = [*((name, one["past"]) for name, one in NETWORKS.items() if one["past"]), *CUTS]
 METHODS = {
     "ig": IntegratedGradients(steps=STEPS),
     "trapezoid to blur": IntegratedGradients(steps=STEPS, rule="riemann_trapezoid", baseline=Blurred(sigma=2.0)),
@@ -66,6 +68,24 @@ def network(name):
     return ns.load_model(f"torchvision:{name}", weights="random", input_shape=(3, SIDE, SIDE))
 
 
+@cache
+def exact_network(name):
+    """The same in float64.
+
+    In float32, another number of images at once rounds otherwise, and now and then a ReLU or a maximum falls on its
+    other side: then one gradient differs by up to a thousandth of its norm, in Captum as much as here.
+    """
+    module = deepcopy(network(name).module).double()
+    prepare = Preprocess(channels=3)
+    return subject_from(module, name=name, input_shape=(3, SIDE, SIDE), preprocess=prepare)
+
+
+def exact_images(many=2, *, seed=0):
+    """The same in float64."""
+    batch = images(many, seed=seed)
+    return replace(batch, image=batch.image.double())
+
+
 def images(many=2, *, seed=0):
     """Random images, all labelled."""
     pixels = torch.randn(many, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(seed))
@@ -79,7 +99,7 @@ def clusters(layer, *, many=3, seed=0):
     return np.stack([np.ones(layer.units, dtype=bool), *(~one for one in alone), *alone])
 
 
-def definition(subject, layer, masks, batch, method, target):
+def definition(subject, layer, masks, batch, *, method, target):
     """Maps of the edited network, mask by mask, image by image, one backward pass through all of it at each point."""
     maps = []
     for mask in masks:
@@ -103,13 +123,13 @@ def apart(found, expected):
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize(("name", "where"), EVERYWHERE)
 def test_maps_are_those_of_the_edited_network(name, where, method):
-    """At a cut and where a path goes past the layer alike, for every method."""
-    subject, batch = network(name), images()
+    """At a cut and where a path goes past the layer alike, for every method (float64: see `exact_network`)."""
+    subject, batch = exact_network(name), exact_images(1 if name == "vgg11" else 2)
     layer = subject.layer(where)
     masks = clusters(layer)[[0, 1, 5]]
     seen = Filtered(layer, masks, method=METHODS[method])(subject.module, batch)
-    expected = definition(subject, layer, masks, batch, METHODS[method], seen["target"].tolist())
-    assert apart(seen["maps"], expected) <= 1e-5
+    expected = definition(subject, layer, masks, batch, method=METHODS[method], target=seen["target"].tolist())
+    assert apart(seen["maps"], expected) <= 1e-9
 
 
 @pytest.mark.filterwarnings("ignore")  # Captum's own
@@ -150,18 +170,18 @@ def test_clusters_add_up_and_complement(many, seed, method, where):
 
 
 @settings(max_examples=6)
-@given(st.integers(1, 9), st.sampled_from([0, 2**24, 2**30]), st.sampled_from(EVERYWHERE))
+@given(st.integers(1, 9), st.sampled_from([1, 2**25, 2**27]), st.sampled_from(EVERYWHERE[:-2]))
 def test_any_number_of_inputs_at_once(rows, memory, where):
     """Inputs taken together, one by one or as the memory allows: the same maps, residuals and changes."""
-    subject, batch = network(where[0]), images(3)
+    subject, batch = exact_network(where[0]), exact_images(2)
     layer = subject.layer(where[1])
     step = Filtered(layer, clusters(layer, many=2), method=METHODS["ig"])
-    expected, found = (one(subject.module, batch) for one in (step, replace(step, rows=rows, memory=max(memory, 1))))
-    fitted = replace(step, memory=max(memory, 1))(subject.module, batch)
-    for seen in (found, fitted):
-        assert apart(seen["maps"], expected["maps"]) <= 1e-5
-        torch.testing.assert_close(seen["residual"], expected["residual"], rtol=0, atol=1e-4)
-        torch.testing.assert_close(seen["change"], expected["change"], rtol=1e-4, atol=1e-5)
+    expected = step(subject.module, batch)
+    for other in (replace(step, rows=rows), replace(step, memory=memory)):
+        seen = other(subject.module, batch)
+        assert apart(seen["maps"], expected["maps"]) <= 1e-9
+        torch.testing.assert_close(seen["residual"], expected["residual"], rtol=0, atol=1e-9)
+        torch.testing.assert_close(seen["change"], expected["change"])
 
 
 def test_no_more_activations_at_once_than_the_memory_allows():
@@ -205,7 +225,7 @@ def test_a_layer_that_hands_on_what_it_got_is_passed_by():
     masks = np.array([[True, True, True], [False, True, False], [False, False, False]])
     seen = Filtered(layer, masks, method=Saliency("signed"))(subject.module, batch)
     assert seen["cut"].tolist() == [0, 0]
-    expected = definition(subject, layer, masks, batch, Saliency("signed"), [0, 1])
+    expected = definition(subject, layer, masks, batch, method=Saliency("signed"), target=[0, 1])
     torch.testing.assert_close(seen["maps"], expected, rtol=1e-5, atol=1e-7)
 
 
@@ -217,7 +237,7 @@ def test_second_call_of_a_module_and_operations_in_place(subject, batch):
         seen = Filtered(layer, masks, method=Saliency("signed"))(subject.module, batch)
         assert seen["cut"].all()
         wanted = seen["target"].tolist()
-        expected = definition(subject, layer, masks, batch, Saliency("signed"), wanted)
+        expected = definition(subject, layer, masks, batch, method=Saliency("signed"), target=wanted)
         torch.testing.assert_close(seen["maps"], expected, rtol=1e-5, atol=1e-7)
 
 
@@ -330,7 +350,7 @@ def test_nothing_and_everything_closed(subject, batch):
 
 
 def test_network_and_answers_are_left_as_they_came(own_subject, batch, left_as_it_came):
-    """Weights that want a gradient want it afterwards; inference mode around is no obstacle; pickling changes nothing."""
+    """Weights that want a gradient still do; inference mode around it and pickling change nothing."""
     module = left_as_it_came(own_subject.module)
     wanted = [weight.requires_grad for weight in module.parameters()]
     layer = own_subject.layer("relu")

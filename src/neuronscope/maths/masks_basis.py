@@ -49,7 +49,7 @@ def mask_basis(masks: Bool[np.ndarray, "m channels"]) -> MaskBasis:
     """A basis of masks, as many as they have rank, and the whole-number coefficients of all of them.
 
     The basis is made of masks asked for and of differences of two where one holds the other (what a cluster is when the
-    rest was asked for). Of several orders of preference that one is taken which gives the smallest coefficients and
+    rest was asked for), or of single kinds of channels where they follow from the masks. Of several orders of preference that one is taken which gives the smallest coefficients and
     then the least to take away. Where none gives coefficients up to 8, masks that would need larger ones join the
     basis.
 
@@ -84,6 +84,8 @@ def _choices(
     first_seen = list(dict.fromkeys(map(bytes, atoms)))
     given = np.array([np.frombuffer(row, dtype=bool) for row in first_seen])
     pools: list[np.ndarray] = [given]
+    if rank == atoms.shape[1]:
+        pools.append(np.eye(rank, dtype=bool))  # every kind of channels by itself: sums alone make everything
     if len(distinct) <= _MOST_DIFFERENCES:
         inside = (given[:, None] <= given[None]).all(-1) & (given[:, None] != given[None]).any(-1)
         small, large = np.nonzero(inside)
@@ -110,7 +112,7 @@ def _cost(
 
 def _expressed(
     atoms: Bool[np.ndarray, "m a"], vectors: Bool[np.ndarray, "r a"]
-) -> tuple[Bool[np.ndarray, "r a"], Int[np.ndarray, "m r"]]:
+) -> tuple[Bool[np.ndarray, "s a"], Int[np.ndarray, "m s"]]:
     """Every mask by a basis; one that needs a large or broken coefficient becomes a vector of its own."""
     wanted = atoms.astype(np.int64)
     coefficients = _solved(vectors.astype(np.int64), wanted)
