@@ -7,8 +7,8 @@ holds them, else random ones of the same sizes (whose masks have a higher rank, 
 Captum sees the network with a `stop_gradient` edit. Its time is the same for every cluster, so one configuration is
 timed and counted as often as there are configurations, repeated clusters too; leaving those out is in the detail. It
 runs at the fastest `internal_batch_size` found, and once as it is called by default, all steps as one batch. Both sides
-have the weights frozen. The maps are compared with as many inputs at once on both sides: another number rounds otherwise,
-and a ReLU that falls on its other side changes a gradient by up to a thousandth, on either side.
+have the weights frozen. The maps are compared with as many inputs at once on both sides: another number of them rounds
+otherwise, and a ReLU that falls on its other side changes a gradient by up to a thousandth, in Captum, too.
 """
 
 from __future__ import annotations

@@ -49,9 +49,10 @@ def mask_basis(masks: Bool[np.ndarray, "m channels"]) -> MaskBasis:
     """A basis of masks, as many as they have rank, and the whole-number coefficients of all of them.
 
     The basis is made of masks asked for and of differences of two where one holds the other (what a cluster is when the
-    rest was asked for), or of single kinds of channels where they follow from the masks. Of several orders of preference that one is taken which gives the smallest coefficients and
-    then the least to take away. Where none gives coefficients up to 8, masks that would need larger ones join the
-    basis.
+    rest was asked for), or of single kinds of channels where they follow from the masks. Of several orders of
+    preference that one is taken which gives the smallest coefficients and then the least to take away. A mask that
+    would need a broken coefficient or one above 8 joins the basis, which may then exceed the rank; masks of clusters
+    never do.
 
     Args:
         masks: true for the channels that are in; masks may repeat, and may be empty.

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, get_gradient_edge, saved_tensors_hooks
 
 from neuronscope.errors import InputError
-from neuronscope.hooks import intercepted, units_first
+from neuronscope.hooks import intercepted
 from neuronscope.steps.protocol import check_called
 from neuronscope.units import LayerInfo
 
@@ -43,7 +43,7 @@ class Pass:
     Attributes:
         images: its inputs, which want a gradient.
         logits: its outputs.
-        maps: the layer's output, as (n, units, ...), without a gradient.
+        maps: the layer's whole output, as (n, units, ...), without a gradient.
         edge: the place in the gradient graph where the layer hands its output on; None where no gradient comes by.
         cut: whether every way from the images to the logits leads through the layer.
     """
@@ -139,7 +139,8 @@ def forward(module: nn.Module, layer: LayerInfo, images: Float[Tensor, "n c h w"
         logits = module(leaf)
     check_called((layer,), kept)
     edge, maps = kept[layer.name]
-    return Pass(leaf, logits, units_first(maps, layer), edge, edge is not None and not _goes_past(logits, leaf, edge))
+    cut = edge is not None and not _goes_past(logits, leaf, edge)
+    return Pass(leaf, logits, maps.movedim(layer.channel_axis, 1), edge, cut)
 
 
 def check_eval(module: nn.Module) -> None:

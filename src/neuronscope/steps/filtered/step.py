@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from neuronscope.data.dataset import Batch
-from neuronscope.errors import InputError
+from neuronscope.errors import InputError, nearest
 from neuronscope.maths.masks_basis import mask_basis
 from neuronscope.maths.streams import Seen
 from neuronscope.steps.filtered.methods import Colour, GradCam, IntegratedGradients, Method
@@ -32,6 +32,7 @@ from neuronscope.steps.gradients import explained
 from neuronscope.units import LayerInfo
 
 _SUMS_SHARE = 4  # sums of gradients take at most this part of the memory
+_TARGETS = ("label", "prediction")
 _MOST_KNOWN = 16  # bases kept: a sweep asks for one
 
 
@@ -78,7 +79,9 @@ class Filtered:
     and taking away.
 
     Where the layer is no cut, what goes past it belongs to every mask, and one backward pass of the whole network is
-    needed besides; the maps are the same as those of the edited network in any case.
+    needed besides; the maps are those of the edited network in any case. How much it is stands in `past` (n,): the
+    norm of the summed gradient that goes past the layer over that of the whole one; 0 at a cut, above 1 where the two
+    ways cancel, nan where it does not follow from the masks, and for Grad-CAM.
 
     Attributes:
         layer: where the gradient is filtered; of a part, masks are for the whole layer.
@@ -116,6 +119,12 @@ class Filtered:
         if self.rows is not None and self.rows < 1:
             message = f"rows is {self.rows}: give at least 1 input at once, or None for as many as fit the memory"
             raise InputError(message)
+        if isinstance(self.target, str) and self.target not in _TARGETS:
+            message = (
+                f"target '{self.target}' is not one of {', '.join(_TARGETS)}, nor a class number."
+                f"{nearest(self.target, _TARGETS)}"
+            )
+            raise InputError(message)
         if isinstance(self.target, int) and self.target < 0:
             message = f"target class {self.target} does not exist: count classes from 0, or say label or prediction"
             raise InputError(message)
@@ -142,9 +151,9 @@ class Filtered:
             for group in self._groups(images, plan):
                 own = _part(batch, group)
                 inputs = replace(own, image=images[group])
-                maps, total = self._attributed(model, inputs, wanted[group], plan, at_once=at_once)
+                maps, numbers = self._attributed(model, inputs, wanted[group], plan, at_once=at_once)
                 with torch.no_grad():
-                    parts.append({**self.summary(maps, own), "total": total})
+                    parts.append({**self.summary(maps, own), **numbers})
             found = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
             total = found.pop("total")
             if isinstance(self.method, IntegratedGradients):
@@ -161,7 +170,7 @@ class Filtered:
 
     def shapes(self, outputs: int) -> Mapping[str, tuple[int, ...]]:
         """Those of the summary, and the numbers beside them."""
-        numbers = ["target", "cut", *(["change", "residual"] if self._integrates else [])]
+        numbers = ["target", "cut", "past", *(["change", "residual"] if self._integrates else [])]
         return {**self.summary.shapes(len(self.masks)), **dict.fromkeys(numbers, ()), "logits": (outputs,)}
 
     @property
@@ -173,11 +182,9 @@ class Filtered:
     @property
     def products(self) -> int:
         """Vector-Jacobian products of the lower part for each input, where the layer is a cut; none for Grad-CAM."""
-        return (
-            0
-            if isinstance(self.method, GradCam)
-            else _planned(self.masks.tobytes(), len(self.masks), cut=True).products
-        )
+        if isinstance(self.method, GradCam):
+            return 0
+        return _planned(self.masks.tobytes(), len(self.masks), cut=True).products
 
     @property
     def _integrates(self) -> bool:
@@ -201,8 +208,8 @@ class Filtered:
 
     def _attributed(
         self, model: nn.Module, batch: Batch, wanted: Int[Tensor, "n"], plan: _Plan, *, at_once: int
-    ) -> tuple[Float[Tensor, "n m c h w"], Float[Tensor, "n"]]:
-        """Maps under each mask, and the sum of the unfiltered map."""
+    ) -> tuple[Float[Tensor, "n m c h w"], dict[str, Tensor]]:
+        """Maps under each mask; the sum of the unfiltered map (`total`), and how much goes past the layer (`past`)."""
         images = batch.image
         weights = self.method.weights
         work = list(product(range(len(images)), range(len(weights))))
@@ -220,11 +227,16 @@ class Filtered:
             for column, found in enumerate(ways(model, inputs, wanted[places], plan)):
                 sums[:, column].index_add_(0, places, found.double() * share.view(-1, *(1,) * (found.ndim - 1)))
         exact = images.double()
+        unknown = images.new_full((len(images),), nan)
         if cam:
-            return self.method.finish(sums[:, :, None], exact).to(images.dtype), images.new_full((len(images),), nan)
-        mixed = self.method.finish(_mixed(plan.coefficients, sums), exact).to(images.dtype)
-        whole = self.method.finish(_mixed(plan.whole, sums), exact).sum((2, 3, 4)).to(images.dtype)
-        return mixed, whole[:, 0] if len(plan.whole) else images.new_full((len(images),), nan)
+            return self.method.finish(sums[:, :, None], exact).to(images.dtype), {"total": unknown, "past": unknown}
+        maps = self.method.finish(_mixed(plan.coefficients, sums), exact).to(images.dtype)
+        whole, past = _mixed(plan.whole, sums), _mixed(plan.past, sums)
+        total = self.method.finish(whole, exact).sum((1, 2, 3, 4)).to(images.dtype) if len(plan.whole) else unknown
+        if plan.cut:
+            return maps, {"total": total, "past": torch.zeros_like(unknown)}
+        share = past.flatten(1).norm(dim=1) / whole.flatten(1).norm(dim=1).clamp_min(torch.finfo(sums.dtype).tiny)
+        return maps, {"total": total, "past": share.to(images.dtype) if len(plan.past) else unknown}
 
     def _gradients(
         self, model: nn.Module, inputs: Float[Tensor, "p c h w"], wanted: Int[Tensor, "p"], plan: _Plan
@@ -258,7 +270,7 @@ class Filtered:
         elif self.layer.channel_axis != 1:
             slopes = slopes.movedim(self.layer.channel_axis, 1)
         importance = slopes.mean((2, 3))
-        for mask in torch.from_numpy(self.masks).to(inputs.device):
+        for mask in torch.tensor(self.masks, device=inputs.device):
             yield torch.einsum("pu,puyx->pyx", torch.where(mask, importance, 0.0), seen.maps)
 
 
@@ -271,12 +283,14 @@ class _Plan:
         vectors: masks of the gradient at the layer, one lower vector-Jacobian product for each.
         coefficients: of the columns, for each mask asked for.
         whole: of the columns, for the unfiltered attribution, as one row; no row if it does not follow from them.
+        past: of the columns, for what goes past the layer, likewise; no row at a cut.
     """
 
     cut: bool
     vectors: Bool[np.ndarray, "r units"]
     coefficients: Float[np.ndarray, "m columns"]
     whole: Float[np.ndarray, "w columns"]
+    past: Float[np.ndarray, "p columns"]
 
     @property
     def products(self) -> int:
@@ -292,16 +306,18 @@ class _Plan:
 @lru_cache(maxsize=_MOST_KNOWN)
 def _planned(content: bytes, count: int, *, cut: bool) -> _Plan:
     masks = np.frombuffer(content, dtype=bool).reshape(count, -1)
+    # At a cut gradients of open channels are added up; elsewhere those of closed ones are taken off the whole, for so
+    # what goes past the layer need not be told apart.
+    asked = masks if cut else ~masks
+    basis = mask_basis(asked)
+    more = mask_basis(np.concatenate([asked, np.ones_like(asked[:1])]))
+    free = more.size == basis.size  # what all channels let through follows from the masks
+    vectors, rows = (more.vectors, more.coefficients) if free else (basis.vectors, basis.coefficients)
+    wanted, everything = rows[:count].astype(float), rows[count:].astype(float)
     if cut:
-        basis = mask_basis(masks)
-        more = mask_basis(np.concatenate([masks, np.ones_like(masks[:1])]))
-        if more.size > basis.size:
-            return _Plan(cut, basis.vectors, basis.coefficients.astype(float), np.zeros((0, basis.size)))
-        return _Plan(cut, more.vectors, more.coefficients[:-1].astype(float), more.coefficients[-1:].astype(float))
-    # What a closed channel takes away is known without what goes past the layer.
-    closed = mask_basis(~masks)
-    coefficients = np.concatenate([np.ones((count, 1)), -closed.coefficients.astype(float)], axis=1)
-    return _Plan(cut, closed.vectors, coefficients, np.eye(1, 1 + closed.size))
+        return _Plan(cut, vectors, wanted, whole=everything, past=np.zeros((0, len(vectors))))
+    wanted, past = (np.concatenate([np.ones((len(one), 1)), -one], axis=1) for one in (wanted, everything))
+    return _Plan(cut, vectors, wanted, whole=np.eye(1, 1 + len(vectors)), past=past)
 
 
 def _mixed(coefficients: Float[np.ndarray, "m r"], sums: Float[Tensor, "n r c h w"]) -> Float[Tensor, "n m c h w"]:
