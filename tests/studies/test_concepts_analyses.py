@@ -399,7 +399,9 @@ def test_similarity_is_that_of_maps_and_masks(setting, seen):
     assert np.array_equal(q, q.T, equal_nan=True)
     assert q[0, 1] < 0.001
     assert q[0, 2] > 0.05
-    again = similarity(setting, layer, holds, labels.weight, activations=activation_correlations(setting, [layer])[layer.name])
+    again = similarity(
+        setting, layer, holds, labels.weight, activations=activation_correlations(setting, [layer])[layer.name]
+    )
     assert again.identical(found)
 
 
