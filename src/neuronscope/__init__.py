@@ -87,6 +87,7 @@ if TYPE_CHECKING:
     from neuronscope.run import Progress, Run
     from neuronscope.steps import Observe, Predict
     from neuronscope.studies import STUDIES
+    from neuronscope.studies.clusters import ClustersSpec, run_clusters
     from neuronscope.studies.concepts import ConceptsSpec, concept_images, run_concepts
     from neuronscope.studies.concepts.paste_grid import PasteTrials, find_class, try_pastes
     from neuronscope.studies.importance import ImportanceSpec, run_importance
@@ -126,6 +127,7 @@ __all__ = [
     "Block",
     "Chart",
     "ClassMoments",
+    "ClustersSpec",
     "CoActivation",
     "Collect",
     "ConceptData",
@@ -228,6 +230,7 @@ __all__ = [
     "read_image",
     "replace",
     "rounds",
+    "run_clusters",
     "run_concepts",
     "run_importance",
     "run_layers",
@@ -268,6 +271,7 @@ _HOMES = {
     "result": "Provenance Result",
     "run": "Progress Run",
     "steps": "Observe Predict",
+    "studies.clusters": "ClustersSpec run_clusters",
     "studies.concepts": "ConceptsSpec concept_images run_concepts",
     "studies.concepts.paste_grid": "PasteTrials find_class try_pastes",
     "studies.importance": "ImportanceSpec run_importance",

@@ -528,7 +528,7 @@ def _by_class(
     cells = (codes.reshape(-1, 1) * many + np.arange(many)).ravel()
     values = np.where(there, difference, 0.0).astype(np.float64)
     shape = (len(names), many)
-    sums = np.bincount(cells, weights=values.ravel(), minlength=len(names) * many).reshape(shape)
+    sums = np.bincount(cells, weights=values.ravel(), minlength=len(names) * many).reshape(shape).astype(np.float64)
     counts = np.bincount(cells, weights=there.ravel(), minlength=len(names) * many).reshape(shape).astype(np.int64)
     return sums, counts, _moments(difference, there)[0]
 

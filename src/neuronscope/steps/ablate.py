@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
-from jaxtyping import Bool
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from neuronscope.data.dataset import Batch
@@ -89,7 +89,7 @@ class PredictMasked:
     """Many sets of units of one layer silenced, one set at a time.
 
     Measurements of shape (n, sets of all groups): `predicted`, the class number; `surprise`, the cross-entropy loss of
-    the label (nan without one).
+    the label (nan without one); `ahead`, how many classes have a higher logit than the label (-1 without one).
 
     Attributes:
         layer: whose units.
@@ -109,6 +109,8 @@ class PredictMasked:
             sets = sum(len(group.masks) for group in self.groups)
             predicted = torch.zeros((len(batch.index), sets), dtype=torch.int32, device=live.logits.device)
             surprise = live.logits.new_zeros((len(batch.index), sets))
+            ahead = torch.full_like(predicted, -1)
+            known = batch.label >= 0
             first = 0
             for group in self.groups:
                 fill = fill_at(self.layer, group.fill, live.output, batch)
@@ -117,6 +119,7 @@ class PredictMasked:
                     place = slice(first + chosen.start, first + chosen.stop)
                     predicted[:, place] = logits.argmax(2).T.int()
                     surprise[:, place] = answers(logits, batch.label)["loss"].T
+                    ahead[:, place] = torch.where(known, classes_ahead(logits, batch.label), -1).T.int()
                 first += len(group.masks)
         return {
             "index": batch.index,
@@ -124,12 +127,13 @@ class PredictMasked:
             "logits": live.logits,
             "predicted": predicted,
             "surprise": surprise,
+            "ahead": ahead,
         }
 
     def shapes(self, outputs: int) -> Mapping[str, tuple[int, ...]]:
         """Predictions, losses and the logits."""
         sets = sum(len(group.masks) for group in self.groups)
-        return {"predicted": (sets,), "surprise": (sets,), "logits": (outputs,)}
+        return {"predicted": (sets,), "surprise": (sets,), "ahead": (sets,), "logits": (outputs,)}
 
     @property
     def passes(self) -> tuple[int, int]:
@@ -140,6 +144,12 @@ class PredictMasked:
     def replays(self) -> int:
         """How often what follows the layer is run again for each image."""
         return sum(len(group.masks) for group in self.groups)
+
+
+def classes_ahead(logits: Float[Tensor, "*s n k"], label: Int[Tensor, "n"]) -> Int[Tensor, "*s n"]:
+    """How many classes have a higher logit than the label; of the first class for an image without one."""
+    own = label.clamp(min=0).expand(logits.shape[:-1])[..., None]
+    return (logits > logits.gather(-1, own)).sum(-1)
 
 
 FALLS: dict[str, tuple[str, int]] = {

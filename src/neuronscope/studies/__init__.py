@@ -5,7 +5,7 @@ Adding one is a row here and a folder beside. Studies never import one another.
 
 from __future__ import annotations
 
-from neuronscope.studies import concepts, importance, layers
+from neuronscope.studies import clusters, concepts, importance, layers
 from neuronscope.studies.study import Study
 
 STUDIES: dict[str, Study] = {
@@ -45,6 +45,18 @@ STUDIES: dict[str, Study] = {
         original_figures=concepts.ORIGINAL_FIGURES,
         legacy=concepts.LEGACY,
         data_of=concepts.concept_images,
+    ),
+    "clusters": Study(
+        name="clusters",
+        question="Do explanations become more faithful when the gradient is kept from flowing through some units?",
+        spec=clusters.ClustersSpec,
+        layers=clusters.chosen_layers,
+        run=clusters.run_clusters,
+        plan=clusters.plan_clusters,
+        page=clusters.clusters_page,
+        export_original=clusters.export_clusters,
+        original_figures=clusters.ORIGINAL_FIGURES,
+        legacy=clusters.LEGACY,
     ),
 }
 """Name -> study."""

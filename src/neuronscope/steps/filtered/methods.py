@@ -15,6 +15,7 @@ import hashlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
@@ -103,6 +104,7 @@ def black(preprocess: Preprocess) -> Colour:
     return Colour(tuple(-mean / std for mean, std in zip(preprocess.mean, preprocess.std, strict=True)))
 
 
+@lru_cache(maxsize=8)
 def quadrature(rule: Rule, steps: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Points on the path (0 to 1) and their weights, as Captum has them.
 

@@ -31,6 +31,12 @@ from neuronscope.steps.filtered.shared import (
 from neuronscope.steps.gradients import explained
 from neuronscope.units import LayerInfo
 
+FAST_BYTES = 320 * 2**20
+"""Activations of one pass above which a processor gets slower, since it asks the system for memory again and again.
+
+Measured on DenseNet-121 at 224 x 224: up to 3 inputs at once take the same time each, 4 a seventh and 6 a quarter more.
+"""
+
 _SUMS_SHARE = 4  # sums of gradients take at most this part of the memory
 _TARGETS = ("label", "prediction")
 _MOST_KNOWN = 16  # bases kept: a sweep asks for one
@@ -89,7 +95,8 @@ class Filtered:
         method: how to attribute.
         target: what is explained: the logit of the label (of the prediction, for images without a label), of the
             prediction, or of this class for all images. It is the same under all masks.
-        memory: bytes of activations and sums held at once; inputs are taken together as far as they fit, at least one.
+        memory: bytes of activations and sums held at once; inputs are taken together as far as they fit, at least one
+            (on a processor only as far as that is faster).
         rows: inputs taken together instead. The maps agree within the rounding of convolutions.
         summary: what to keep of the maps.
     """
@@ -145,7 +152,8 @@ class Filtered:
             wanted = self._wanted(logits, batch.label)
             seen = survey(model, self.layer, images)
             plan = _planned(self.masks.tobytes(), len(self.masks), cut=seen.cut)
-            fits = (self.memory - self.memory // _SUMS_SHARE) // seen.row_bytes
+            room = self.memory - self.memory // _SUMS_SHARE
+            fits = (min(room, FAST_BYTES) if images.device.type == "cpu" else room) // seen.row_bytes
             at_once = self.rows if self.rows is not None else max(1, fits)
             parts: list[Mapping[str, Tensor]] = []
             for group in self._groups(images, plan):
