@@ -134,7 +134,7 @@ def test_parts_add_up(result):
     assert table["share"].to_numpy().sum(axis=1) == pytest.approx(1.0, abs=1e-5)
     completeness = result.tree["completeness"].to_dataset()
     assert int(completeness["cut"][0]) == 1
-    assert float(completeness["residual_high"][0]) < 0.5
+    assert float(completeness["residual_mean"][0]) < 0.5
 
 
 def test_every_number_has_its_companion(result):

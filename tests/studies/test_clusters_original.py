@@ -14,7 +14,10 @@ import xarray as xr
 from PIL import Image
 from scipy import stats
 
+from neuronscope.data.sources import load_data
+from neuronscope.models import load_model
 from neuronscope.result import Provenance, Result, unit_table
+from neuronscope.studies.clusters import ClustersSpec, run_clusters
 from neuronscope.studies.clusters.original import ORIGINAL_FIGURES, export_clusters
 from neuronscope.studies.clusters.original.pictures import improvement
 from neuronscope.studies.clusters.reading import read_clusters, read_statistics
@@ -198,10 +201,10 @@ def _panels(layers, rng):
         "cluster": ("panel", np.zeros(count, int)),
         "label": ("panel", np.array([0, 1] * len(layers))),
         "predicted": ("panel", np.array([0, 2] * len(layers))),
-        "frame": (("panel", "y", "x", "channel"), np.broadcast_to(frame, (count, size, size, 3)).copy()),
+        "frame": (("panel", "frame_y", "frame_x", "channel"), np.broadcast_to(frame, (count, size, size, 3)).copy()),
         "maps": ((*axes, "y", "x"), maps.astype(np.float16)),
         "masks": ((*axes, "metric", "y", "x"), masks),
-        "before": (axes, np.full((count, 2, len(parts)), 0.8)),
+        "before": ("panel", np.full(count, 0.8)),
         "after": ((*axes, "metric"), rng.random((count, 2, len(parts), 2))),
         "sparsity": ((*axes, "metric"), rng.random((count, 2, len(parts), 2))),
     }
@@ -505,3 +508,31 @@ def test_whole_maps_are_written_where_they_are_kept(tmp_path):
     export_clusters(dataclasses.replace(result, tree=tree), tmp_path)
     found = np.load(tmp_path / "outputs" / "filtered_a_cluster_0_k3" / "attributions" / "saliency_500.npy")
     np.testing.assert_array_equal(found, maps[2, 1, 1].astype(np.float32))
+
+
+def test_of_a_study(tmp_path):
+    """What the study itself leaves has everything but the members of random sets, or these too."""
+    subject = load_model("builtin:viewer-cnn", weights="random")
+    few = {
+        "images": 4,
+        "statistics_images": 20,
+        "steps": 2,
+        "controls": 1,
+        "choose": "none",
+        "fractions": (),
+        "draws": 100,
+    }
+    asked = {"class_end": 2, "images_per_class": 2, "panels": 1}
+    spec = ClustersSpec(layers=("conv_layers.4",), k=(2,), main_k=2, **few, **asked)
+    result = run_clusters(subject, load_data("digits", limit=40), spec)
+    files = {path.relative_to(tmp_path / "outputs").as_posix() for path in export_clusters(result, tmp_path)}
+    wanted = """baseline/metrics.json neuron_stats/conv_layers.4_k2/cluster_tsne.png class_analysis_metrics_0_2.csv
+        accuracy/acc_conv_layers.4_c1_k2.json statistical_analysis_pixel_wise/statistical_results.json
+        cluster_analysis/aggregate_stats_ig.json faithfulness_improvement.png mask_grid_summary_pixel.csv"""
+    assert set(wanted.split()) <= files
+    kinds = {name.split("/")[0].split("_")[0] for name in files if name.endswith(".png")}
+    assert {"neuron", "cluster", "visualizations"} <= kinds
+    found = read(tmp_path / "outputs" / "filtered_conv_layers.4_cluster_0_k2" / "metrics.json")
+    assert None not in found["ig"].values()
+    table = pd.read_csv(tmp_path / "outputs" / "class_analysis_metrics_0_2.csv")
+    assert not table[CLASS_COLUMNS].isna().any().any()

@@ -205,7 +205,7 @@ def _caption(picture: Picture) -> str:
 
 def _draw_strip(sheet: _Sheet, strip: Strip, grid: _Grid, scale: int, *, corner: tuple[int, int]) -> None:
     left, top = corner
-    label = textwrap.wrap(short(strip.label, most=72), max(8, (grid.label - 10) // 6))[:3]
+    label = textwrap.wrap(short(strip.label, most=72), max(8, (grid.label - 14) // 7))[:3]
     sheet.write(label, (left, top + 2), size=8.5)
     note = textwrap.wrap(clean(strip.note), max(8, (grid.label - 8) // 5))[:3]
     sheet.write(note, (left, top + 6 + 13 * max(len(label), 1)), size=7, strength=0.75)

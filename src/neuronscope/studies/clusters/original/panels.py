@@ -34,7 +34,7 @@ class PanelView:
     @property
     def frame(self) -> UInt8[np.ndarray, "h w 3"]:
         """The image."""
-        frame = np.asarray(self.table["frame"].transpose("y", "x", "channel").to_numpy().astype(np.uint8))
+        frame = np.asarray(self.table["frame"].transpose(..., "channel").to_numpy().astype(np.uint8))
         return np.ascontiguousarray(np.repeat(frame, 3, axis=2) if frame.shape[2] == 1 else frame[..., :3])
 
     @property

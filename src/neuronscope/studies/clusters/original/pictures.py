@@ -188,7 +188,7 @@ def _footer(panel: PanelView, method: str) -> str:
         "baseline / filtered:",
         f"probability {before:.3f}, without the top {in_words(metric)} {after[0]:.3f} / {after[1]:.3f}",
     ]
-    words.append(f"faithfulness {before - after[0]:.3f} / {before - after[1]:.3f}")
+    words.append(f"faithfulness {before - after[0]:.2g} / {before - after[1]:.2g}")
     for name in metrics:
         own = [panel.number("sparsity", method, side, name) for side in sides]
         words.append(f"sparsity by {in_words(name)} {own[0]:.3f} / {own[1]:.3f}")

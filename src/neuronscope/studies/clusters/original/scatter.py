@@ -81,7 +81,7 @@ def write_space(cloud: Cloud, path: Path) -> Path:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(8.4, 6.6), facecolor="white")
-    axes: Any = figure.add_axes((0.0, 0.0, 0.74, 0.98), projection="3d")
+    axes: Any = figure.add_axes((0.0, 0.0, 0.72, 0.98), projection="3d")
     for group, colour, mark in _marked(cloud.groups):
         own = cloud.points[group.members]
         label = f"{group.name} ({len(own)})"
@@ -89,9 +89,11 @@ def write_space(cloud: Cloud, path: Path) -> Path:
     axes.view_init(elev=30, azim=120)
     axes.set_box_aspect(None, zoom=0.92)
     for name, text in zip("xyz", AXES, strict=True):
-        getattr(axes, f"set_{name}label")(text, labelpad=8)
+        getattr(axes, f"set_{name}label")(text, labelpad=14 if name == "z" else 8)
+    axes.tick_params(axis="z", pad=8)
+    axes.ticklabel_format(axis="z", scilimits=(-2, 4), useMathText=True)
     figure.suptitle(f"Units by their activations: {cloud.title}", x=0.03, ha="left")
-    figure.legend(loc="center left", bbox_to_anchor=(0.745, 0.5), frameon=False, title="units")
+    figure.legend(loc="center right", bbox_to_anchor=(0.995, 0.5), frameon=False, title="units")
     return save(figure, path)
 
 
@@ -109,7 +111,7 @@ def write_plane(cloud: Cloud, path: Path) -> Path:
     axes.set_xlabel("t-SNE 1 (no unit)")
     axes.set_ylabel("t-SNE 2 (no unit)")
     figure.suptitle(f"Units with similar activations side by side (t-SNE): {cloud.title}", x=0.03, ha="left")
-    figure.legend(loc="center left", bbox_to_anchor=(0.745, 0.5), frameon=False, title="units")
+    figure.legend(loc="center right", bbox_to_anchor=(0.995, 0.5), frameon=False, title="units")
     return save(figure, path)
 
 
@@ -126,10 +128,12 @@ def write_interactive(cloud: Cloud, path: Path, *, centres: Float[np.ndarray, "k
         group, colour, _ = _marked(cloud.groups)[number]
         traces.append(_trace(centre[None], f"{group.name}, centre", colour, "diamond", size=8, opacity=1.0))
     figure = go.Figure(traces)
-    axes = {f"{name}axis": {"title": {"text": text}} for name, text in zip("xyz", AXES, strict=True)}
+    # Powers in place of prefixes: a variance has no unit that "milli" could go with.
+    form = {"exponentformat": "power"}
+    axes = {f"{name}axis": {"title": {"text": text}, **form} for name, text in zip("xyz", AXES, strict=True)}
     figure.update_layout(
         title={"text": f"Units by their activations: {cloud.title}"},
-        scene=axes,
+        scene={**axes, "camera": {"eye": {"x": 1.5, "y": 1.5, "z": 1.1}}},
         template="plotly_white",
         margin={"l": 0, "r": 0, "t": 48, "b": 0},
         legend={"title": {"text": "units"}, "itemsizing": "constant"},

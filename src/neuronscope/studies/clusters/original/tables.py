@@ -130,39 +130,49 @@ def _grid_row(original: Original, one: Filter, metric: str) -> dict[str, Any]:
         row |= {f"{method}_{name}": number("metrics", name, method) for name in _INTERVALS}
         for name in _GAIN:
             row[f"{method}_{name}"] = math.nan if plain else number("comparisons", name, method)
-    # The table's baseline row is of the first layer's; what is filtered there is nothing.
-    return {**row, "metric": metric, "neurons_filtered": one.closed, "neurons_total": math.nan if plain else one.units}
+    return {**row, "metric": metric, "neurons_filtered": one.closed, "neurons_total": 0 if plain else one.units}
 
 
 def write_accuracies(original: Original) -> Iterator[Path]:
     """`accuracy/acc_{block}_c{c}_k{k}.json`: both accuracies with the gradient filtered, and with the units silenced.
 
-    Filtering a gradient changes no output; that logits are equal bit for bit is checked in every run, and where it was
-    not, the filtered accuracies are null.
+    Filtering a gradient changes no output; that logits are equal bit for bit is checked in every run, and where they
+    were not, the filtered accuracies are null.
     """
-    table = original.group("accuracy")
-    if table is None or "cluster" not in table:
+    if original.group("accuracy") is None:
         return
-    axis = str(table["cluster"].dims[0])
     equal = original.number("accuracy", "filtered_top1_equal") == 1
     whole = {name: original.number("accuracy", f"{name}_baseline") for name in ("top1", "top5")}
-    ours = ("top1", "top5", "top1_low", "top1_high", "change", "change_low", "change_high", "p")
-    layers = texts(table["layer"])
-    for at, (layer, k, cluster) in enumerate(
-        zip(layers, table["k"].to_numpy().tolist(), table["cluster"].to_numpy().tolist(), strict=True)
-    ):
-        block = original.blocks[layer]
-        found = {
-            "block": block,
-            "cluster": int(cluster),
-            **{f"{name}_baseline": value for name, value in whole.items()},
-            **{f"{name}_filtered": value if equal else math.nan for name, value in whole.items()},
-            "k": int(k),
-            "filtered_logits_equal": equal,
-            **{f"dropped_{name}": original.number("accuracy", name, **{axis: at}) for name in ours if name in table},
-        }
-        path = original.outputs / "accuracy" / f"acc_{block}_c{int(cluster)}_k{int(k)}.json"
-        yield write_json(path, found)
+    for one in original.filters:
+        if one.kind == "filter":
+            found = {
+                "block": one.block,
+                "cluster": one.cluster,
+                **{f"{name}_baseline": value for name, value in whole.items()},
+                **{f"{name}_filtered": value if equal else math.nan for name, value in whole.items()},
+                "k": one.k,
+                "images": _count(original.number("accuracy", "images")),
+                "filtered_logits_equal": equal,
+                **_silenced(original, one),
+            }
+            name = f"acc_{one.block}_c{one.cluster}_k{one.k}.json"
+            yield write_json(original.outputs / "accuracy" / name, found)
+
+
+def _silenced(original: Original, one: Filter) -> dict[str, float]:
+    """Accuracies with a cluster's units really silenced; none where that was not tried."""
+    table = original.group("accuracy")
+    if table is None or "cluster" not in table or not table["cluster"].ndim:
+        return {}
+    axis = str(table["cluster"].dims[0])
+    places = zip(
+        texts(table["layer"]), table["k"].to_numpy().tolist(), table["cluster"].to_numpy().tolist(), strict=True
+    )
+    at = next((at for at, place in enumerate(places) if place == (one.layer, one.k, one.cluster)), None)
+    if at is None:
+        return {}
+    names = ("top1", "top5", "top1_low", "top1_high", "change", "change_low", "change_high", "p")
+    return {f"dropped_{name}": original.number("accuracy", name, **{axis: at}) for name in names if name in table}
 
 
 def write_significance(original: Original) -> Iterator[Path]:
@@ -300,6 +310,10 @@ def _class_rows(original: Original, classes: xr.Dataset, one: Filter, metric: st
         rows["images"] = np.where(np.isnan(images), -1, images).astype(np.int64)
         parts.append(pd.DataFrame({**rows, "block": one.block, "cluster": one.cluster, "k": one.k, "metric": metric}))
     return pd.concat(parts, ignore_index=True).sort_values(["class_id", "method"], kind="stable", ignore_index=True)
+
+
+def _count(number: float) -> int | None:
+    return None if math.isnan(number) else int(number)
 
 
 def _mean(values: np.ndarray) -> float:

@@ -146,8 +146,11 @@ def _bars(view: View, difference: np.ndarray) -> Iterator[Block]:
     """The same with intervals, what cannot be told from noise hatched."""
     told = view.told(view.cells("comparisons", "log10_q"))
     low, high = (100 * view.cells("comparisons", name) for name in ("low", "high"))
+    filters = view.rows("filter")
     for a, b, title in view.pairs():
         charts = []
+        # One scale for all layers: noise must not look as large as an effect.
+        limits = _limits(*(cells[filters, a, b] for cells in (100 * difference, low, high)))
         for layer in view.layers:
             rows = view.rows("filter", layer=layer)
             if not rows.size or not np.isfinite(difference[rows, a, b]).any():
@@ -167,7 +170,7 @@ def _bars(view: View, difference: np.ndarray) -> Iterator[Block]:
                     "bar",
                     tuple(series),
                     Axis("cluster of k", ticks=tuple(view.tick(int(row)) for row in rows)),
-                    Axis("difference of faithfulness", POINTS),
+                    Axis("difference of faithfulness", POINTS, limits=limits),
                 )
             )
         if charts:
@@ -181,6 +184,14 @@ def _bars(view: View, difference: np.ndarray) -> Iterator[Block]:
                     f"({view.bound} over the whole grid is missed)."
                 ),
             )
+
+
+def _limits(*values: np.ndarray) -> tuple[float, float]:
+    """Ends of an axis that holds 0 and all values, with a margin."""
+    known = np.concatenate([np.zeros(1), *(one[np.isfinite(one)] for one in values)])
+    margin = 0.05 * float(np.ptp(known))
+    low, high = float(known.min()), float(known.max())
+    return low - margin * (low < 0), high + margin * (high > 0)
 
 
 def _comparisons(view: View) -> Iterator[Block]:

@@ -160,7 +160,7 @@ def _clusters(view: View, filters: Int[np.ndarray, "_"]) -> Axis:
 
 def _columns(filters: Int[np.ndarray, "_"], charts: list[Chart]) -> int:
     """Charts side by side: few bars leave room for two."""
-    return min(2, len(charts)) if len(filters) <= 6 else 1  # noqa: PLR2004 what fits half a page
+    return min(2, len(charts)) if len(filters) <= 12 else 1  # noqa: PLR2004 what fits half a page
 
 
 def _words(view: View, filters: Int[np.ndarray, "_"], group: str) -> Iterator[Block]:
