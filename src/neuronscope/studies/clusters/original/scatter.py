@@ -5,6 +5,7 @@ Groups differ by mark and by brightness, so that they can be told apart in grey.
 
 from __future__ import annotations
 
+import textwrap
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,6 +34,9 @@ _COLOURS = (
 _MARKS = ("o", "^", "s", "D", "v", "P", "X", "*", "<", ">")
 _SPACE_MARKS = ("circle", "diamond", "square", "circle-open", "diamond-open", "square-open")  # crosses blur when small
 _APART = "#bdbdbd"
+
+_USED = 0.94  # share of a figure's width that words may take
+_LETTER = 0.58  # mean width of a letter, of its size
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,8 +84,8 @@ def write_space(cloud: Cloud, path: Path) -> Path:
     """Mean, rate and variance from the original's point of view."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(8.4, 6.6), facecolor="white")
-    axes: Any = figure.add_axes((0.0, 0.0, 0.72, 0.98), projection="3d")
+    figure = Figure(figsize=(9.0, 6.6), facecolor="white")
+    axes: Any = figure.add_axes((0.0, 0.0, 0.68, 0.98), projection="3d")
     for group, colour, mark in _marked(cloud.groups):
         own = cloud.points[group.members]
         label = f"{group.name} ({len(own)})"
@@ -92,7 +96,7 @@ def write_space(cloud: Cloud, path: Path) -> Path:
         getattr(axes, f"set_{name}label")(text, labelpad=14 if name == "z" else 8)
     axes.tick_params(axis="z", pad=8)
     axes.ticklabel_format(axis="z", scilimits=(-2, 4), useMathText=True)
-    figure.suptitle(f"Units by their activations: {cloud.title}", x=0.03, ha="left")
+    figure.suptitle(fitted(f"Units by their activations: {cloud.title}", figure), x=0.03, ha="left")
     figure.legend(loc="center right", bbox_to_anchor=(0.995, 0.5), frameon=False, title="units")
     return save(figure, path)
 
@@ -102,7 +106,7 @@ def write_plane(cloud: Cloud, path: Path) -> Path:
     from matplotlib.figure import Figure
 
     plane = cloud.plane if cloud.plane is not None else np.zeros((len(cloud.numbers), 2))
-    figure = Figure(figsize=(8.4, 6.2), facecolor="white")
+    figure = Figure(figsize=(9.0, 6.2), facecolor="white")
     axes = figure.add_axes((0.08, 0.1, 0.66, 0.8))
     for group, colour, mark in _marked(cloud.groups):
         own = plane[group.members & cloud.placed]
@@ -110,7 +114,8 @@ def write_plane(cloud: Cloud, path: Path) -> Path:
         axes.scatter(own[:, 0], own[:, 1], s=20, color=colour, marker=mark, linewidth=0.3, label=label)
     axes.set_xlabel("t-SNE 1 (no unit)")
     axes.set_ylabel("t-SNE 2 (no unit)")
-    figure.suptitle(f"Units with similar activations side by side (t-SNE): {cloud.title}", x=0.03, ha="left")
+    title = f"Units with similar activations side by side (t-SNE): {cloud.title}"
+    figure.suptitle(fitted(title, figure), x=0.03, ha="left")
     figure.legend(loc="center right", bbox_to_anchor=(0.995, 0.5), frameon=False, title="units")
     return save(figure, path)
 
@@ -141,6 +146,11 @@ def write_interactive(cloud: Cloud, path: Path, *, centres: Float[np.ndarray, "k
     # The library stands in the file, so that it opens without a network and for good; the name keeps bytes repeatable.
     figure.write_html(path, include_plotlyjs=True, full_html=True, div_id="units")
     return path
+
+
+def fitted(words: str, figure: Figure, *, points: float = 12.0) -> str:
+    """Words in as many lines as they need in a figure of this width."""
+    return textwrap.fill(words, max(20, int(_USED * figure.get_figwidth() * 72 / (_LETTER * points))))
 
 
 def save(figure: Figure, path: Path, *, dpi: int = _DPI) -> Path:

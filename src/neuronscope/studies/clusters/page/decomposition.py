@@ -15,8 +15,12 @@ from neuronscope.views import Axis, Block, Chart, Panel, Section, Series, Table,
 _PREFIX = "decomposition_"
 _PARTS = ("magnitude", "share", "sparsity")
 _WHOLE = ("error", "likeness")
-_TOLERANCE = 1e-3
-"""Largest error of the sum, as a share of the mean magnitude, that counts as rounding."""
+_TOLERANCE = 1e-5
+"""Largest error of a value, as a share of the norms of all maps, that counts as rounding.
+
+Rounding is about 1e-7 of it. A value is about a norm over the root of the number of pixels, so that even for a million
+of them absolute values, which do not add up, miss by some 1e-3.
+"""
 
 
 def decomposition(view: View) -> Iterator[Block]:

@@ -91,7 +91,7 @@ def _words(view: View, difference: np.ndarray, filters: np.ndarray) -> Iterator[
         yield Text(f"{capital(title)}: {', '.join(parts)}{rest}. Largest: {largest}.")
     for count, titles in nothing.items():
         yield Text(
-            f"{capital('; '.join(titles))}: none of {count} clusters has an effect that can be told from none "
+            f"{view.together(titles)}: none of {count} clusters has an effect that can be told from none "
             f"({view.bound}).",
             tone="note",
         )

@@ -181,12 +181,10 @@ def _words(view: View, filters: Int[np.ndarray, "_"], group: str) -> Iterator[Bl
         if doubtful and group == "against_blurred":
             doubts.setdefault(view.titles(doubtful), []).append(title)
     for sentence, titles in found.items():
-        yield Text(
-            f"{capital('; '.join(titles))}: {sentence}.", tone="note" if sentence.startswith("none") else "plain"
-        )
+        yield Text(f"{view.together(titles)}: {sentence}.", tone="note" if sentence.startswith("none") else "plain")
     for clusters, titles in doubts.items():
         yield Text(
-            f"{capital('; '.join(titles))}: the gain of {clusters} over the untouched map is not shown to be more "
+            f"{view.together(titles)}: the gain of {clusters} over the untouched map is not shown to be more "
             f"than "
             "smoothing.",
             tone="warning",
@@ -202,7 +200,8 @@ def _sentence(view: View, said: dict[str, list[int]], control: str) -> str:
         "no": f"less faithful than {control}",
         "cannot be told": "not distinguishable",
     }
-    return ". ".join(f"{view.titles(said[answer])}: {meaning}" for answer, meaning in words.items() if said[answer])
+    parts = [f"{meaning}: {view.titles(said[answer])}" for answer, meaning in words.items() if said[answer]]
+    return ". ".join([parts[0], *map(capital, parts[1:])])
 
 
 def _table(view: View, filters: Int[np.ndarray, "_"], tested: list[str]) -> Table:

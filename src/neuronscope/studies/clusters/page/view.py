@@ -129,6 +129,11 @@ class View:
             for b, metric in enumerate(self.metrics)
         ]
 
+    def together(self, titles: list[str]) -> str:
+        """Methods and metrics of which the same is said."""
+        every = len(self.methods) * len(self.metrics)
+        return "All methods and metrics" if len(titles) == every > 1 else capital("; ".join(titles))
+
     def rows(self, kind: str, *, layer: str = "", k: int = 0, cluster: int = -1) -> Int[np.ndarray, "_"]:
         """Configurations of a kind (of a layer, a k, a cluster) by layer, k, cluster and draw."""
         chosen = self.kind == kind
