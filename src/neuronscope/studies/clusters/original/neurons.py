@@ -63,7 +63,7 @@ def _pictures(
 ) -> Iterator[Path]:
     groups = [Group(f"cluster {cluster}", labels == cluster) for cluster in centroids["cluster"]]
     if (labels < 0).any():
-        groups.append(Group("apart, never active", labels < 0, apart=True))
+        groups.append(Group("in no cluster", labels < 0, apart=True))
     cloud = cloud_of(units, groups, title)
     centres = centroids[["mean", "rate", "variance"]].to_numpy().astype(np.float64)
     yield write_space(cloud, folder / "cluster_scatter_3d.png")

@@ -18,7 +18,7 @@ from jaxtyping import Bool, Float, UInt8
 
 from neuronscope.studies.clusters.original.panels import PanelView, panels_of
 from neuronscope.studies.clusters.original.parts import Original
-from neuronscope.studies.clusters.original.scatter import save
+from neuronscope.studies.clusters.original.scatter import fitted, save
 
 METHODS = {
     "ig": "Integrated gradients",
@@ -70,11 +70,17 @@ def write_panel(panel: PanelView, path: Path) -> Path:
             _show(axes, picture)
         grid[row][0].set_ylabel(METHODS.get(method, method), fontsize=11)
         place = grid[row][0].get_position()
-        figure.text(place.x0, place.y0 - 0.06 / figure.get_figheight(), _footer(panel, method), va="top", fontsize=9.5)
+        figure.text(
+            place.x0,
+            place.y0 - 0.06 / figure.get_figheight(),
+            fitted(_footer(panel, method), figure, points=9.5),
+            va="top",
+            fontsize=9.5,
+        )
     label, predicted = panel.classes
     verdict = "rightly recognised" if panel.right else f"taken for {predicted}"
     title = f"Image {panel.row}, {label}, {verdict}: {panel.block}, cluster {panel.cluster} of {panel.k} filtered"
-    figure.suptitle(textwrap.shorten(title, 150, placeholder=" ..."), x=0.02, ha="left", fontsize=13)
+    figure.suptitle(fitted(title, figure, points=13), x=0.02, ha="left", fontsize=13)
     return save(figure, path, dpi=150)
 
 
@@ -119,13 +125,13 @@ def write_improvement(table: pd.DataFrame, path: Path, *, title: str) -> Path:
     axes.plot(ranks, gain, color="#08306b", marker="o" if len(gain) <= _FEW else None, markersize=4, label="classes")
     axes.axhline(0, color="#444444", linestyle="--", linewidth=1)
     if len(gain):
-        axes.axhline(mean, color="#c62828", linewidth=1.6, label=f"mean {mean:+.4f}")
+        axes.axhline(mean, color="#c62828", linewidth=1.6, label=f"mean {mean:+.3g}")
         axes.legend(loc="upper left", frameon=False)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_xlabel("Class rank")
     axes.set_ylabel("Faithfulness improvement (probability)")
     better = int((gain > 0).sum())
-    figure.suptitle(f"{title}: {better} of {len(gain)} classes better", x=0.03, ha="left")
+    figure.suptitle(fitted(f"{title}: {better} of {len(gain)} classes better", figure), x=0.03, ha="left")
     return save(figure, path)
 
 
@@ -194,7 +200,7 @@ def _footer(panel: PanelView, method: str) -> str:
         words.append(f"sparsity by {in_words(name)} {own[0]:.3f} / {own[1]:.3f}")
     shown = "   ".join(words).replace("nan", "unknown")
     return shown + (
-        "   predicted: \u2713" if panel.right else f"   predicted: {textwrap.shorten(panel.classes[1], 40)}"
+        "   predicted: \u2713" if panel.right else f"   predicted: {textwrap.shorten(panel.classes[1], 60)}"
     )
 
 

@@ -33,7 +33,7 @@ _COLOURS = (
 )
 _MARKS = ("o", "^", "s", "D", "v", "P", "X", "*", "<", ">")
 _SPACE_MARKS = ("circle", "diamond", "square", "circle-open", "diamond-open", "square-open")  # crosses blur when small
-_APART = "#bdbdbd"
+_APART = "#8c8c8c"
 
 _USED = 0.94  # share of a figure's width that words may take
 _LETTER = 0.58  # mean width of a letter, of its size
@@ -89,7 +89,7 @@ def write_space(cloud: Cloud, path: Path) -> Path:
     for group, colour, mark in _marked(cloud.groups):
         own = cloud.points[group.members]
         label = f"{group.name} ({len(own)})"
-        axes.scatter(*own.T, s=14, color=colour, marker=mark, depthshade=False, linewidth=0.3, label=label)
+        axes.scatter(*own.T, s=14, color=colour, marker=mark, depthshade=False, linewidth=0.8, label=label)
     axes.view_init(elev=30, azim=120)
     axes.set_box_aspect(None, zoom=0.92)
     for name, text in zip("xyz", AXES, strict=True):
@@ -107,11 +107,11 @@ def write_plane(cloud: Cloud, path: Path) -> Path:
 
     plane = cloud.plane if cloud.plane is not None else np.zeros((len(cloud.numbers), 2))
     figure = Figure(figsize=(9.0, 6.2), facecolor="white")
-    axes = figure.add_axes((0.08, 0.1, 0.66, 0.8))
+    axes = figure.add_axes((0.08, 0.1, 0.64, 0.77))
     for group, colour, mark in _marked(cloud.groups):
         own = plane[group.members & cloud.placed]
         label = f"{group.name} ({len(own)})"
-        axes.scatter(own[:, 0], own[:, 1], s=20, color=colour, marker=mark, linewidth=0.3, label=label)
+        axes.scatter(own[:, 0], own[:, 1], s=20, color=colour, marker=mark, linewidth=0.8, label=label)
     axes.set_xlabel("t-SNE 1 (no unit)")
     axes.set_ylabel("t-SNE 2 (no unit)")
     title = f"Units with similar activations side by side (t-SNE): {cloud.title}"
