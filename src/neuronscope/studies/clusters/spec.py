@@ -23,7 +23,7 @@ PRESETS: dict[str, str] = {f"block_{number}": f"features.denseblock{number}" for
 
 MethodName = Literal["ig", "saliency", "signed_saliency", "input_x_gradient", "smoothgrad", "gradcam"]
 MetricName = Literal["patch", "pixel"]
-Feature = Literal["rate", "mean", "variance", "class_profile"]
+Profile = Literal["activation", "gradient"]
 
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid"))
@@ -38,11 +38,10 @@ class ClustersSpec:
     threshold: Annotated[
         float, Field(description="mean activation above which a unit counts as active in an image")
     ] = 0.1
-    features: Annotated[tuple[Feature, ...], Field(min_length=1, description="what units are clustered by")] = (
-        "rate",
-        "mean",
-        "variance",
-    )
+    profiles: Annotated[
+        tuple[Profile, ...],
+        Field(description="cluster units also by their mean activation in each class, or their attribution there"),
+    ] = ()
     clustering: Annotated[Literal["kmeans", "hierarchical"], Field(description="how")] = "kmeans"
     k: Annotated[tuple[int, ...], Field(min_length=1, description="numbers of clusters")] = (2, 3, 4, 5)
     main_k: Annotated[int, Field(ge=2, description="the one with controls, decomposition and panels")] = 3

@@ -12,8 +12,8 @@ from jaxtyping import Float, Int
 from neuronscope.errors import DataError
 from neuronscope.maths.cluster_choice import ChoiceOfK, choose_k
 from neuronscope.maths.clustering import Clustering, UnitFeatures, features_of, hierarchical, kmeans, tsne
-from neuronscope.maths.streams import RowsAnswer, StackRows
-from neuronscope.steps import Observe, columns
+from neuronscope.maths.streams import Each, RowsAnswer, StackRows
+from neuronscope.steps import Gradients, Observe, Step, columns
 from neuronscope.studies.clusters.reading import read_statistics
 from neuronscope.studies.clusters.setting import Setting
 from neuronscope.studies.clusters.spec import PRESETS
@@ -30,13 +30,13 @@ class LayerStatistics:
     Attributes:
         rate: share of the images in which the unit's mean activation is above the threshold.
         mean, variance: of the mean activation over images.
-        profile: mean activation by class, of the classes that occur; no columns where nobody asked.
+        profiles: by name, mean activation or attribution in each class that occurs.
     """
 
     rate: Float[np.ndarray, "u"]
     mean: Float[np.ndarray, "u"]
     variance: Float[np.ndarray, "u"]
-    profile: Float[np.ndarray, "u c"]
+    profiles: dict[str, Float[np.ndarray, "u c"]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,24 +69,31 @@ def statistics_of(setting: Setting) -> dict[str, LayerStatistics]:
     if setting.spec.clusters_from:
         return {layer.name: _read(setting, layer) for layer in setting.layers}
     images = setting.data.take(setting.statistics)
-    step = Observe(setting.layers, measures=("mean",))
-    fold = StackRows("mean", images=len(images))
-    rows: RowsAnswer = sweep(setting.subject, images, step, fold, run=setting.run, name="statistics").answer
+    wanted = setting.spec.profiles
+    step: Step = Observe(setting.layers, measures=("mean",))
+    folds = {"mean": StackRows("mean", images=len(images))}
+    if "gradient" in wanted:
+        step = Gradients(setting.layers)
+        folds["pull"] = StackRows("pull/logit", images=len(images))
+    answer = sweep(setting.subject, images, step, Each(**folds), run=setting.run, name="statistics").answer
     places = columns(setting.layers)
-    return {layer.name: _summed(setting, rows, places[layer.name]) for layer in setting.layers}
+    rows: dict[str, RowsAnswer] = {"activation": answer["mean"], "gradient": answer.get("pull", answer["mean"])}
+    profiles: dict[str, RowsAnswer] = {name: rows[name] for name in wanted}
+    return {layer.name: _summed(setting, answer["mean"], profiles, places[layer.name]) for layer in setting.layers}
 
 
-def _summed(setting: Setting, rows: RowsAnswer, place: slice) -> LayerStatistics:
-    values = rows.values[:, place].astype(np.float64)
-    profile = np.zeros((values.shape[1], 0))
-    if "class_profile" in setting.spec.features:
-        present = np.unique(rows.label[rows.label >= 0])
-        profile = np.stack([values[rows.label == one].mean(axis=0) for one in present], axis=1)
+def _summed(setting: Setting, means: RowsAnswer, profiles: Mapping[str, RowsAnswer], place: slice) -> LayerStatistics:
+    values = means.values[:, place].astype(np.float64)
+    present = np.unique(means.label[means.label >= 0])
     return LayerStatistics(
         rate=(values > setting.spec.threshold).mean(axis=0),
         mean=values.mean(axis=0),
         variance=values.var(axis=0),
-        profile=profile,
+        profiles={
+            name: np.stack([rows.values[rows.label == one][:, place].mean(axis=0) for one in present], axis=1)
+            for name, rows in profiles.items()
+            if len(present)
+        },
     )
 
 
@@ -100,7 +107,7 @@ def _read(setting: Setting, layer: LayerInfo) -> LayerStatistics:
             f"{setting.subject.name} has {layer.units}. Give statistics of this network"
         )
         raise DataError(message)
-    return LayerStatistics(rate, mean, variance, np.zeros((layer.units, 0)))
+    return LayerStatistics(rate, mean, variance, {})
 
 
 def cluster_layers(setting: Setting, statistics: Mapping[str, LayerStatistics]) -> list[LayerClusters]:
@@ -123,7 +130,7 @@ def _clustered(setting: Setting, layer: LayerInfo, known: LayerStatistics) -> La
         known.rate,
         known.mean,
         known.variance,
-        profiles={"class_profile": known.profile} if known.profile.shape[1] else None,
+        profiles={name: values.astype(np.float64) for name, values in known.profiles.items()} or None,
         dead="clustered" if setting.has("dead-clustered") else "apart",
     )
 

@@ -37,6 +37,7 @@ from neuronscope.studies.clusters.tables import (
     decomposition_groups,
     images_group,
     panels_group,
+    random_sets_group,
     units_group,
 )
 from neuronscope.sweep import Plan, PlannedSweep, estimate, planned, unfinished
@@ -52,9 +53,9 @@ def run_clusters(subject: Subject, data: Data, spec: ClustersSpec | None = None,
         run: seed, device, batch size, progress.
 
     Returns:
-        Groups `units` (statistics and clusters), `clusterings`, `centroids`, `configurations`, `metrics`,
-        `comparisons`, `against_blurred`, `against_random`, `images`, `curves`, `accuracy`, `decomposition_LAYER`,
-        `classes`, `completeness`, `panels`.
+        Groups `units` (statistics and clusters), `clusterings`, `centroids`, `configurations`, `random_sets`,
+        `metrics`, `comparisons`, `against_blurred`, `against_random`, `images`, `curves`, `accuracy`,
+        `decomposition_LAYER`, `classes`, `completeness`, `panels`.
 
     Raises:
         UnknownName: a layer or deviation that does not exist.
@@ -105,6 +106,7 @@ def assemble_tree(
         "clusterings": clusterings_group(setting, clusters),
         "centroids": centroids_group(setting, clusters),
         "configurations": configurations_group(evidence),
+        "random_sets": random_sets_group(evidence),
         **compared,
         "images": images_group(setting, evidence, fall, sparse),
         "curves": curves_group(setting, evidence),

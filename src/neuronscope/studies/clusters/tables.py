@@ -142,6 +142,23 @@ def configurations_group(evidence: Sequence[LayerEvidence]) -> xr.Dataset:
     )
 
 
+def random_sets_group(evidence: Sequence[LayerEvidence]) -> xr.Dataset | None:
+    """The channels of every random set; None without any."""
+    numbers, channels, first = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)], 0
+    for one in evidence:
+        for at, each in enumerate(one.plan.masked):
+            if each.kind == "random":
+                closed = np.flatnonzero(~one.plan.masks[at])
+                numbers.append(np.full(len(closed), first + at))
+                channels.append(closed)
+        first += len(one.plan.configurations)
+    if len(numbers) == 1:
+        return None
+    return xr.Dataset(
+        {"configuration": ("member", np.concatenate(numbers)), "channel": ("member", np.concatenate(channels))}
+    )
+
+
 def cube(setting: Setting, judged: Judged, name: str) -> Float[np.ndarray, "n c methods metrics"]:
     """A measurement of every configuration, by method and metric; nan where there is none."""
     methods, metrics = list(setting.methods), setting.spec.metrics
@@ -511,6 +528,8 @@ def _panels_of(setting: Setting, one: LayerEvidence) -> xr.Dataset:
             "row": ("panel", shown.index),
             "label": ("panel", shown.label),
             "predicted": ("panel", shown.values["predicted"]),
+            "label_name": ("panel", _class_names(setting, shown.label)),
+            "predicted_name": ("panel", _class_names(setting, shown.values["predicted"])),
             "layer": ("panel", np.array([one.clusters.layer.name] * count, dtype=object)),
             "cluster": ("panel", np.zeros(count, dtype=np.int64)),
             "k": ("panel", np.full(count, setting.spec.main_k)),
@@ -522,6 +541,10 @@ def _panels_of(setting: Setting, one: LayerEvidence) -> xr.Dataset:
             "sparsity": (axes, sparse.astype(np.float32)),
         }
     )
+
+
+def _class_names(setting: Setting, numbers: np.ndarray) -> np.ndarray:
+    return np.array([setting.subject.classes[number] if number >= 0 else "" for number in numbers], dtype=object)
 
 
 def _dropped_positions(setting: Setting, surface: np.ndarray, metric: str) -> np.ndarray:
