@@ -225,6 +225,24 @@ def test_hierarchical_clusters(subject, data):
     assert sorted(one.clusterings[2].sizes.tolist()) == [6, 6]
 
 
+def test_shuffled_weights_spoil_the_map(result):
+    """The sanity check: with shuffled weights the map is worse than the network's own."""
+    table, metrics = (result.tree[name].to_dataset() for name in ("unfiltered", "metrics"))
+    assert table["map_name"].to_numpy().tolist() == ["ig, shuffled weights", "saliency, shuffled weights"]
+    own = metrics["faithfulness_mean"].to_numpy()[0]
+    assert (table["faithfulness_mean"].to_numpy() < own).all()
+
+
+def test_captum_by_name(subject, data):
+    """Captum's methods stand beside; its integrated gradients are the study's own."""
+    spec = ClustersSpec(**{**QUICK, "captum": ("IntegratedGradients", "Occlusion"), "sanity": "none", "steps": 50})
+    found = run_clusters(subject, data, spec, run=ns.Run(seed=0, batch_size=6)).tree
+    table, metrics = found["unfiltered"].to_dataset(), found["metrics"].to_dataset()
+    assert table["map_name"].to_numpy().tolist() == ["Captum IntegratedGradients", "Captum Occlusion"]
+    own = metrics["faithfulness_mean"].to_numpy()[0, 0]
+    assert table["faithfulness_mean"].to_numpy()[0] == pytest.approx(own, abs=1e-3)
+
+
 def test_statistics_and_explanations_are_of_different_images(subject, data):
     """Clusters are chosen on some images, effects measured on others."""
     setting = settle(subject, data, ClustersSpec(**QUICK), ns.Run())
@@ -250,6 +268,7 @@ def test_plan(subject, data):
         ({"class_start": 2, "class_end": 9}, "within 0 to 4"),
         ({"clusters_from": "nowhere"}, "nowhere"),
         ({"legacy": ("first",)}, "is not a deviation"),
+        ({"captum": ("DeepLiftt",)}, "DeepLift"),
     ],
 )
 def test_what_cannot_work_is_refused(subject, data, changes, said):

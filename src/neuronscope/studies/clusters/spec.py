@@ -77,6 +77,12 @@ class ClustersSpec:
     ] = "mean"
     controls: Annotated[int, Field(ge=0, le=1000, description="random unit sets for each cluster of main-k")] = 3
     n_random: Annotated[int, Field(ge=0, description="units of a random set; 0: as many as the cluster has")] = 0
+    sanity: Annotated[
+        Literal["weights", "none"], Field(description="also attribute with shuffled weights: a map should get bad")
+    ] = "weights"
+    captum: Annotated[
+        tuple[str, ...], Field(description="further unfiltered maps by Captum's names, as in DeepLift,Occlusion")
+    ] = ()
     dropped: Annotated[Literal["all", "none"], Field(description="predict with each cluster really silenced")] = "all"
     class_start: Annotated[int, Field(ge=0, description="first class looked at by itself")] = 0
     class_end: Annotated[int, Field(ge=0, description="the class after the last; 0: none is looked at by itself")] = 0

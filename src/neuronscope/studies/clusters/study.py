@@ -21,6 +21,7 @@ from neuronscope.run import Run
 from neuronscope.steps import Observe
 from neuronscope.studies.clusters.configurations import plan_of
 from neuronscope.studies.clusters.evidence import LayerEvidence, explain_layer, explain_step
+from neuronscope.studies.clusters.others import check_captum, others_group
 from neuronscope.studies.clusters.page import clusters_page
 from neuronscope.studies.clusters.setting import Setting, settle
 from neuronscope.studies.clusters.spec import ClustersSpec
@@ -73,6 +74,7 @@ def run_clusters(subject: Subject, data: Data, spec: ClustersSpec | None = None,
     """
     started = time.perf_counter()
     setting = settle(subject, data, spec or ClustersSpec(), run or Run())
+    check_captum(setting.spec.captum)
     statistics = statistics_of(setting)
     unfinished(setting.run)  # everything after the statistics needs them whole
     clusters = cluster_layers(setting, statistics)
@@ -113,6 +115,7 @@ def assemble_tree(
         "accuracy": accuracy_group(setting, evidence),
         **decomposition_groups(setting, evidence),
         "classes": classes_group(setting, evidence),
+        "unfiltered": others_group(setting),
         "completeness": completeness_group(setting, evidence),
         "panels": panels_group(setting, evidence),
     }

@@ -9,6 +9,7 @@ from neuronscope.studies.clusters.page.decomposition import decomposition
 from neuronscope.studies.clusters.page.dropped import dropped
 from neuronscope.studies.clusters.page.effect import effect
 from neuronscope.studies.clusters.page.groups import clusters
+from neuronscope.studies.clusters.page.others import others
 from neuronscope.studies.clusters.page.overview import overview
 from neuronscope.studies.clusters.page.panels import panels
 from neuronscope.studies.clusters.page.smoothing import smoothing
@@ -29,6 +30,7 @@ def clusters_page(result: Result) -> Page:
         *clusters(view),
         *effect(view),
         *smoothing(view),
+        *others(view),
         *curves(view),
         *decomposition(view),
         *dropped(view),
@@ -38,7 +40,6 @@ def clusters_page(result: Result) -> Page:
     origin = result.provenance
     summary = (
         f"{origin.subject} on {origin.images:,} images of {origin.data}: clusters of channels, and what attributions "
-        f"are "
-        "like when the gradient of a cluster is blocked."
+        "are like when the gradient of a cluster is blocked."
     )
     return Page("Clusters of channels", summary, tuple(blocks))
