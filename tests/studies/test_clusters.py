@@ -233,6 +233,33 @@ def test_shuffled_weights_spoil_the_map(result):
     assert (table["faithfulness_mean"].to_numpy() < own).all()
 
 
+def test_whole_maps_are_kept_where_asked(subject, data, tmp_path):
+    """A file for each image, configuration and method; parts add up to the baseline's map."""
+    spec = ClustersSpec(**{**QUICK, "keep_in": str(tmp_path), "methods": ("ig",), "sanity": "none", "panels": 0})
+    rows = run_clusters(subject, data, spec, run=ns.Run(seed=0, batch_size=6)).tree["images"]["row"].to_numpy()
+    folder = tmp_path / "0"
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "baseline", "filter_0_k2", "filter_1_k2", "isolate_0_k2", "isolate_1_k2",
+    ]  # fmt: skip
+    whole, *parts = (
+        np.load(folder / name / f"ig_{rows[0]}.npy") for name in ("baseline", "isolate_0_k2", "isolate_1_k2")
+    )
+    assert whole.shape == (1, SIDE, SIDE)
+    assert np.allclose(sum(parts), whole, atol=1e-5)
+
+
+def test_clusters_know_their_relatives(subject, data):
+    """Over k a cluster's parent is named, and in the next layer its counterpart."""
+    spec = ClustersSpec(**{**QUICK, "layers": ("0", "1"), "k": (2, 3), "fractions": (), "panels": 0, "sanity": "none"})
+    tree = run_clusters(subject, data, spec, run=ns.Run(seed=0, batch_size=6)).tree
+    descent = tree["descent"].to_dataset()
+    assert descent.sizes["descent"] == 2 * 3
+    assert ((descent["share"] > 0) & (descent["share"] <= 1)).all()
+    pairs = tree["counterparts"].to_dataset()
+    assert pairs["cluster"].to_numpy().tolist() == [0, 1]
+    assert set(pairs["counterpart"].to_numpy().tolist()) <= {-1, 0, 1}
+
+
 def test_captum_by_name(subject, data):
     """Captum's methods stand beside; its integrated gradients are the study's own."""
     spec = ClustersSpec(**{**QUICK, "captum": ("IntegratedGradients", "Occlusion"), "sanity": "none", "steps": 50})

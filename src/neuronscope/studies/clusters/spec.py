@@ -88,6 +88,9 @@ class ClustersSpec:
     class_end: Annotated[int, Field(ge=0, description="the class after the last; 0: none is looked at by itself")] = 0
     images_per_class: Annotated[int, Field(ge=1, description="images of each of these classes")] = 50
     panels: Annotated[int, Field(ge=0, le=100, description="images shown with their attributions")] = 4
+    keep_in: Annotated[
+        str, Field(description="folder for whole attributions, a file for each image; default: none")
+    ] = ""
     draws: Annotated[int, Field(ge=100, description="bootstrap samples of the intervals")] = 10_000
     level: Annotated[float, Field(gt=0.5, lt=1, description="coverage of the intervals")] = 0.95
     legacy: Annotated[tuple[str, ...], Field(description="named deviations: see `neuronscope list studies`")] = ()

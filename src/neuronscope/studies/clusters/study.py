@@ -21,6 +21,8 @@ from neuronscope.run import Run
 from neuronscope.steps import Observe
 from neuronscope.studies.clusters.configurations import plan_of
 from neuronscope.studies.clusters.evidence import LayerEvidence, explain_layer, explain_step
+from neuronscope.studies.clusters.keep import keep_maps
+from neuronscope.studies.clusters.matching import counterparts_group, descent_group
 from neuronscope.studies.clusters.others import check_captum, others_group
 from neuronscope.studies.clusters.page import clusters_page
 from neuronscope.studies.clusters.setting import Setting, settle
@@ -54,9 +56,10 @@ def run_clusters(subject: Subject, data: Data, spec: ClustersSpec | None = None,
         run: seed, device, batch size, progress.
 
     Returns:
-        Groups `units` (statistics and clusters), `clusterings`, `centroids`, `configurations`, `random_sets`,
-        `metrics`, `comparisons`, `against_blurred`, `against_random`, `images`, `curves`, `accuracy`,
-        `decomposition_LAYER`, `classes`, `completeness`, `panels`.
+        Groups `units` (statistics and clusters), `clusterings`, `centroids`, `descent` and `counterparts` (which
+        clusters belong together), `configurations`, `random_sets`, `metrics`, `comparisons`, `against_blurred`,
+        `against_random`, `unfiltered`, `images`, `curves`, `accuracy`, `decomposition_LAYER`, `classes`,
+        `completeness`, `panels`.
 
     Raises:
         UnknownName: a layer or deviation that does not exist.
@@ -79,6 +82,8 @@ def run_clusters(subject: Subject, data: Data, spec: ClustersSpec | None = None,
     unfinished(setting.run)  # everything after the statistics needs them whole
     clusters = cluster_layers(setting, statistics)
     evidence = [explain_layer(setting, one) for one in clusters]
+    if setting.spec.keep_in:
+        keep_maps(setting, clusters)
     provenance = Provenance(
         study="clusters",
         spec=asdict(setting.spec),
@@ -107,6 +112,8 @@ def assemble_tree(
         "units": units_group(setting, clusters),
         "clusterings": clusterings_group(setting, clusters),
         "centroids": centroids_group(setting, clusters),
+        "descent": descent_group(clusters),
+        "counterparts": counterparts_group(setting, clusters),
         "configurations": configurations_group(evidence),
         "random_sets": random_sets_group(evidence),
         **compared,

@@ -12,6 +12,7 @@ from neuronscope.studies.clusters.page.groups import clusters
 from neuronscope.studies.clusters.page.others import others
 from neuronscope.studies.clusters.page.overview import overview
 from neuronscope.studies.clusters.page.panels import panels
+from neuronscope.studies.clusters.page.relatives import relatives
 from neuronscope.studies.clusters.page.smoothing import smoothing
 from neuronscope.studies.clusters.page.view import View
 from neuronscope.views import Block, Page
@@ -28,6 +29,7 @@ def clusters_page(result: Result) -> Page:
     blocks: list[Block] = [
         *overview(view),
         *clusters(view),
+        *relatives(view),
         *effect(view),
         *smoothing(view),
         *others(view),
