@@ -26,8 +26,8 @@ def relatives(view: View) -> Iterator[Block]:
                 "kept": "of the parent's channels, those that are in the cluster",
             },
             formats={"share": ".3f", "kept": ".3f"},
-            text="Clusters that split as k grows are the same groups seen more finely; low shares mean that channels were "
-            "dealt anew.",
+            text="Clusters that split as k grows are the same groups seen more finely; low shares mean that channels "
+            "were dealt anew.",
         )
     if pairs is not None:
         table = pd.DataFrame({name: pairs[name].to_numpy() for name in _PAIRS})
