@@ -182,8 +182,11 @@ def test_masked_predictions_are_forward_passes(request, batch, left_as_it_came, 
                 seen["surprise"][:, place], losses(logits, batch.label), rtol=1e-4, atol=1e-5, equal_nan=True
             )
             assert torch.equal(seen["predicted"][:, place], logits.argmax(1).int())
+            own = logits.gather(1, batch.label.clamp(min=0)[:, None])
+            ahead = torch.where(batch.label >= 0, (logits > own).sum(1), -1)
+            assert torch.equal(seen["ahead"][:, place], ahead.int())
             place += 1
-    assert step.shapes(4) == {"predicted": (place,), "surprise": (place,), "logits": (4,)}
+    assert step.shapes(4) == {"predicted": (place,), "surprise": (place,), "ahead": (place,), "logits": (4,)}
     assert seen["predicted"].shape[1] == place == 10
     assert seen["surprise"][:-1].isfinite().all()
     assert seen["surprise"][-1].isnan().all()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from neuronscope import STUDIES, Stat, TrainSpec, __version__, duration, load_data, load_model
 from neuronscope.faces.cli import console, recipes
@@ -18,6 +19,21 @@ from neuronscope.faces.outputs import RECIPE, prepare_folder
 DATA = "digits"
 
 _SHOWN_STATS = 6
+
+
+SMALLER: dict[str, dict[str, Any]] = {
+    "clusters": {
+        "k": [2],
+        "main_k": 2,
+        "choose": "none",
+        "images": 40,
+        "steps": 10,
+        "controls": 2,
+        "metrics": ["patch"],
+        "fractions": [],
+    }
+}
+"""Options of studies that would take minutes with their defaults."""
 
 
 @dataclass(frozen=True)
@@ -59,9 +75,10 @@ def run_demo(out: Path, *, seed: int, quiet: bool, spec: TrainSpec | None = None
     for study in STUDIES.values():
         since = time.perf_counter()
         folder = prepare_folder(out / study.name)
-        spec_of, named = make_spec(study.spec, {}), {"data": DATA, "split": "report"} if study.data_of is None else {}
+        spec_of = make_spec(study.spec, SMALLER.get(study.name, {}))
+        named = {"data": DATA, "split": "report"} if study.data_of is None else {}
         request = Request(study, subject, study_data(study, spec_of, named, seed=seed), spec_of, run, folder)
-        settings = {"model": {"model": source}, "data": named, "study": {}, "run": {}}
+        settings = {"model": {"model": source}, "data": named, "study": SMALLER.get(study.name, {}), "run": {}}
         title = f"neuronscope {__version__} demo. Repeat with: neuronscope run {study.name} --recipe {folder / RECIPE}"
         recipes.write_recipe(folder / RECIPE, resolved(settings, request), title=title)
         result, outputs = execute(request)

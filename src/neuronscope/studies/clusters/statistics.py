@@ -21,6 +21,7 @@ from neuronscope.sweep import sweep
 from neuronscope.units import LayerInfo
 
 _LEGACY_SEED = 42
+_LEAST_IN_PLANE = 5  # units that have neighbours worth drawing
 
 
 @dataclass(frozen=True, eq=False)
@@ -145,7 +146,9 @@ def _clustered(setting: Setting, layer: LayerInfo, known: LayerStatistics) -> La
     if spec.choose == "choose":
         rng = setting.run.generator("clusters", layer.name)
         choice = choose_k(features, list(setting.ks), rng=rng, n_init=min(spec.n_init, 20))
-    plane = tsne(features, of="raw" if setting.has("raw-tsne") else "scaled")
+    plane = np.full((layer.units, 2), np.nan)
+    if features.clustered.sum() >= _LEAST_IN_PLANE:
+        plane = tsne(features, of="raw" if setting.has("raw-tsne") else "scaled")
     return LayerClusters(layer, known, features, {k: clustered(k) for k in setting.ks}, choice, plane)
 
 
