@@ -9,6 +9,7 @@ from hypothesis.extra import numpy as hnp
 from torch.nn import functional
 
 from neuronscope.errors import DataError, InputError
+from neuronscope.maths.formula_search.memory import blocks_of_units
 from neuronscope.maths.signatures import (
     CountFold,
     Signatures,
@@ -21,7 +22,6 @@ from neuronscope.maths.signatures import (
     interpolation_matrix,
     join,
     mask_counts,
-    unit_blocks,
     unit_counts,
 )
 
@@ -234,9 +234,11 @@ def test_memory_is_announced():
     announced = expected_bytes(images=20, cells=1024, per_image=len(found.pair_pixels) // 20, width=2)
     assert found.nbytes <= announced
     each = CountFold(found, 1).nbytes
-    assert unit_blocks(found, units=7, most_bytes=3 * each) == [(0, 3), (3, 6), (6, 7)]
+    sizes = {"signatures": len(found), "images": found.images}
+    blocks = blocks_of_units(7, **sizes, memory=3 * each)
+    assert [(block.start, block.stop) for block in blocks] == [(0, 3), (3, 6), (6, 7)]
     with pytest.raises(InputError, match="more memory"):
-        unit_blocks(found, units=7, most_bytes=each - 1)
+        blocks_of_units(7, **sizes, memory=each - 1)
 
 
 @pytest.mark.parametrize(("layers", "whole"), [(np.full((1, 2, 2), -1), []), (np.ones((1, 2, 2), dtype=int), [-3])])

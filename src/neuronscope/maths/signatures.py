@@ -499,20 +499,6 @@ class CountFold:
         return 4 * self.units * (len(self.signatures) + self.signatures.images)
 
 
-def unit_blocks(signatures: Signatures, *, units: int, most_bytes: int) -> list[tuple[int, int]]:
-    """First and last (exclusive) unit of blocks whose `CountFold` states stay within `most_bytes` each.
-
-    Raises:
-        InputError: not even one unit fits.
-    """
-    each = CountFold(signatures, 1).nbytes
-    size = most_bytes // each if each else units
-    if size < 1:
-        message = f"the counts of one unit take {each:,} bytes, more than the {most_bytes:,} allowed. Allow more memory"
-        raise InputError(message)
-    return [(first, min(units, first + size)) for first in range(0, units, size)]
-
-
 def interpolation_matrix(source: int, target: int) -> Float32[np.ndarray, "target source"]:
     """Weights of bilinear upsampling along one side, pixel centres at halves (torch's `align_corners=False`).
 

@@ -7,7 +7,6 @@ A map that points at much the same places when the weights are shuffled says mor
 from __future__ import annotations
 
 import copy
-import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -32,21 +31,6 @@ from neuronscope.units import LayerInfo
 
 _WINDOW = 16  # pixels of the side of an occluding window, at a side of 224
 _SIDE = 224
-
-
-def captum_methods() -> dict[str, type[Any]]:
-    """Captum's methods for whole images, by name: those that need neither a layer nor a neuron nor training data."""
-    from captum import attr
-    from captum.attr import Attribution
-
-    wanted = {}
-    for name, kind in vars(attr).items():
-        if not (inspect.isclass(kind) and issubclass(kind, Attribution)) or inspect.isabstract(kind):
-            continue
-        first = next(iter(inspect.signature(kind.__init__).parameters.keys() - {"self"}), "")
-        if first and not name.startswith(("Layer", "Neuron", "Internal")) and name in _KNOWN:
-            wanted[name] = kind
-    return wanted
 
 
 _KNOWN = (
@@ -206,6 +190,8 @@ def captum_map(
     Raises:
         InputError: the method does not work on this network, in Captum's words.
     """
+    from captum import attr
+
     channels, height, width = images.shape[1:]
     window = max(1, _WINDOW * min(height, width) // _SIDE)
     inputs = images.detach().clone().requires_grad_()
@@ -226,8 +212,8 @@ def captum_map(
     try:
         with torch.random.fork_rng(), torch.inference_mode(mode=False), torch.enable_grad():
             torch.manual_seed(seed)
-            found: Tensor = captum_methods()[name](other).attribute(inputs, **options)
-    except (AssertionError, RuntimeError, NotImplementedError, TypeError, ValueError) as cause:
+            found: Tensor = getattr(attr, name)(other).attribute(inputs, **options)
+    except (AssertionError, RuntimeError, TypeError, ValueError) as cause:
         message = f"Captum's {name} does not work on this network: {cause}. Leave it out, or choose another method"
         raise InputError(message) from cause
     return found.detach()

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from scipy import stats
 
 from neuronscope.maths.formula_search import Score
@@ -147,8 +147,3 @@ def _totals(values: Int[np.ndarray, "d n"]) -> Float[np.ndarray, "d"]:
 
 def _ratio(above: np.ndarray, below: np.ndarray) -> Float[np.ndarray, "d"]:
     return np.where(below > 0, above / np.maximum(below, 1), np.nan)
-
-
-def any_active(fit: Fit) -> Bool[np.ndarray, "d"]:
-    """Detectors that are active anywhere."""
-    return np.asarray((fit.active > 0).any(axis=1))
