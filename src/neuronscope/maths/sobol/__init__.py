@@ -1,0 +1,26 @@
+"""Sobol indices of groups of inputs, streamed: a design in blocks, sums that merge, indices from the sums.
+
+How much of the variance of an output is due to a group of inputs alone (first order), with everything it takes part in
+(total), or to two groups together (second order), when all inputs vary at once (Sobol 1993; Saltelli et al. 2010).
+Every scalar output has its own indices: all are had from running sums, so that outputs are never stored.
+"""
+
+from neuronscope.maths.sobol.design import Order, SaltelliDesign, check_base, sobol_points
+from neuronscope.maths.sobol.indices import Moments, SobolIndices, moments_of, per_unit, sobol_indices
+from neuronscope.maths.sobol.sums import Halves, SobolSums, Sums, joined
+
+__all__ = [
+    "Halves",
+    "Moments",
+    "Order",
+    "SaltelliDesign",
+    "SobolIndices",
+    "SobolSums",
+    "Sums",
+    "check_base",
+    "joined",
+    "moments_of",
+    "per_unit",
+    "sobol_indices",
+    "sobol_points",
+]
