@@ -83,3 +83,28 @@ def test_a_row_beyond_the_base_is_refused():
     """A design of an image that is not there says which."""
     with pytest.raises(InputError, match="row 5 is not in five"):
         _ = Design(base(), np.array([5]), np.zeros((1, 1))).data
+
+
+class Doubled:
+    """Vectors that are made, not stored: twice the row's number."""
+
+    fingerprint = "doubled"
+
+    def __len__(self):
+        """Six rows."""
+        return 6
+
+    def __getitem__(self, rows):
+        """The rows asked for."""
+        return 2.0 * rows[:, None]
+
+
+def test_vectors_can_be_made_when_they_are_asked_for():
+    """A design whose vectors are computed has their rows and their fingerprint."""
+    rows = np.repeat(np.arange(3), 2)
+    design = Design(base(), rows, Doubled(), block=2)
+    table = Design(base(), rows, 2.0 * np.arange(6)[:, None], block=2)
+    assert np.array_equal(design.parameters[np.array([5, 1])], table.parameters[np.array([5, 1])])
+    other = Doubled()
+    other.fingerprint = "others"
+    assert len({design.fingerprint, Design(base(), rows, other, block=2).fingerprint}) == 2

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from itertools import combinations
+from itertools import combinations, pairwise
 
 import numpy as np
 import pytest
@@ -158,7 +158,7 @@ def test_any_cut_gives_the_indices_of_all_rows(base, cuts, halves, order):
     y = outputs(plan.unit(np.arange(len(plan))))
     fold = SobolSums(("y",), groups=3, order=order, halves=halves)
     bounds = [0, *sorted(cut * plan.block for cut in cuts if cut < base), len(y)]
-    pieces = [{"y": torch.from_numpy(y[a:b])} for a, b in zip(bounds[:-1], bounds[1:], strict=True)]
+    pieces = [{"y": torch.from_numpy(y[a:b])} for a, b in pairwise(bounds)]
     states = [fold.add(fold.start(), piece) for piece in pieces]
     right = states[-1]
     for state in reversed(states[:-1]):

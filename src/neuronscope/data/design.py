@@ -10,6 +10,7 @@ import hashlib
 import threading
 from collections import OrderedDict
 from dataclasses import dataclass, field, replace
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float, Int, UInt8
@@ -21,6 +22,24 @@ from neuronscope.errors import InputError
 _REMEMBERED = 64  # decoded images; the rows of a block share their image, and blocks of an image stand together
 
 
+@runtime_checkable
+class Vectors(Protocol):
+    """Parameter vectors made when they are asked for: a large design is never held as a table."""
+
+    def __len__(self) -> int:
+        """Number of rows."""
+        ...
+
+    def __getitem__(self, rows: Int[np.ndarray, "r"]) -> Float[np.ndarray, "r p"]:
+        """The vectors of some rows: the same whichever rows are asked for together."""
+        ...
+
+    @property
+    def fingerprint(self) -> str:
+        """Changes with any of them."""
+        ...
+
+
 @dataclass(frozen=True)
 class Design:
     """Images with parameters, in blocks of equal size.
@@ -28,13 +47,13 @@ class Design:
     Attributes:
         base: where the images come from.
         image_row: for each row of the design, the row of `base` it shows.
-        parameters: for each row, its parameter vector.
+        parameters: for each row, its parameter vector: a table, or what makes its rows.
         block: rows per block; the number of rows is a multiple of it.
     """
 
     base: Data
     image_row: Int[np.ndarray, "m"]
-    parameters: Float[np.ndarray, "m p"]
+    parameters: Float[np.ndarray, "m p"] | Vectors
     block: int = 1
 
     def __post_init__(self) -> None:
@@ -57,7 +76,9 @@ class Design:
     @property
     def fingerprint(self) -> str:
         """Changes whenever the images, the rows, the parameters or the blocks change."""
-        parts = (self.image_row.tobytes(), self.parameters.tobytes(), str(self.block).encode())
+        vectors = self.parameters
+        own = vectors.tobytes() if isinstance(vectors, np.ndarray) else vectors.fingerprint.encode()
+        parts = (self.image_row.tobytes(), own, str(self.block).encode())
         return hashlib.sha256(self.base.fingerprint.encode() + b"".join(parts)).hexdigest()
 
     @property
