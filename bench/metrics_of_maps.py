@@ -3,12 +3,19 @@
 Both sides turn attributions of 3 x 224 x 224 into two answers: the sparsity, and which positions are replaced to
 measure faithfulness; in patches (a loop over 14 x 14 patches, once for either answer) and in pixels. What the network
 says of the replaced images is left out. On an accelerator the original's way starts with the copy to the processor
-that its numpy lines need. On a processor both sides have to read the same 600 KB for each map, which bounds the ratio.
+that its numpy lines need. On a processor both sides have to read the same 600 KB for each map: how long reading alone
+takes bounds the ratio, and is printed beside it. There the goal is a share of what that bound allows.
+
+A third figure is about all that the study asks of a map: the original's loop makes the masses anew for every share of
+the curves.
 """
 
 from __future__ import annotations
 
+import statistics
+import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -18,14 +25,16 @@ import _measure as measure
 from neuronscope.maths.attribution_maps import (
     attribution_masses,
     channel_sums,
-    descending,
-    first_mask,
+    first_of,
     patch_sparsity,
     pixel_sparsity,
 )
 
 GRID, MASS, DROP = 14, 0.9, 0.1
+CURVE = (0.02, 0.05, 0.1, 0.2, 0.3, 0.5)
 GOAL = 50
+GOAL_OF_BOUND = 0.25
+"""Share of the ratio that reading the maps alone would have, on a processor."""
 
 Answers = tuple[np.ndarray, np.ndarray]
 """Sparsity of each image (n), and whether each position is replaced (n, positions)."""
@@ -50,10 +59,10 @@ def original_sparsity(values: np.ndarray) -> float:
     return float(1 - (np.searchsorted(running, MASS * total) + 1) / sizes.size) if total > 0 else 0.0
 
 
-def original_choice(scores: np.ndarray) -> np.ndarray:
-    """The first tenth of the positions."""
+def original_choice(scores: np.ndarray, fraction: float = DROP) -> np.ndarray:
+    """The first tenth of the positions, or another share."""
     flat = scores.ravel()
-    chosen = np.argsort(-flat, kind="stable")[: max(1, round(DROP * flat.size))]
+    chosen = np.argsort(-flat, kind="stable")[: max(1, round(fraction * flat.size))]
     mask = np.zeros(flat.size, dtype=bool)
     mask[chosen] = True
     return mask
@@ -79,15 +88,42 @@ def original_pixels(maps: Tensor) -> Answers:
     return np.array(sparsities), np.stack(masks)
 
 
+def original_curves(maps: Tensor) -> Answers:
+    """Image by image and share by share, each from its own masses."""
+    sparsities, masks = [], []
+    for attribution in maps:
+        own = attribution.cpu().numpy()
+        sparsities.append(original_sparsity(original_masses(own)))
+        masks.append(np.stack([original_choice(original_masses(own), share) for share in CURVE]))
+    return np.array(sparsities), np.stack(masks)
+
+
 def our_patches(maps: Tensor) -> tuple[Tensor, Tensor]:
     """All images at once."""
     masses = attribution_masses(maps, grid=GRID)
-    return patch_sparsity(masses), first_mask(descending(masses.flatten(-2)), [20])[:, 0]
+    return patch_sparsity(masses), first_of(masses.flatten(-2), [20])[:, 0]
 
 
 def our_pixels(maps: Tensor) -> tuple[Tensor, Tensor]:
     """All images at once."""
-    return pixel_sparsity(maps), first_mask(descending(channel_sums(maps).flatten(-2)), [5018])[:, 0]
+    return pixel_sparsity(maps), first_of(channel_sums(maps).flatten(-2), [5018])[:, 0]
+
+
+def our_curves(maps: Tensor) -> tuple[Tensor, Tensor]:
+    """All images at once, the masses once."""
+    masses = attribution_masses(maps, grid=GRID)
+    return patch_sparsity(masses), first_of(masses.flatten(-2), [max(1, round(share * GRID**2)) for share in CURVE])
+
+
+def reading(maps: Tensor) -> float:
+    """Seconds of one look at every number, the largest of each map: no metric can be faster. The best of many."""
+    times = []
+    for _ in range(20):
+        start = time.perf_counter()
+        for attribution in maps:
+            attribution.amax()
+        times.append(time.perf_counter() - start)
+    return min(times)
 
 
 def settled(work: Callable[[Tensor], tuple[Tensor, Tensor]], maps: Tensor) -> Callable[[], Answers]:
@@ -101,25 +137,38 @@ def settled(work: Callable[[Tensor], tuple[Tensor, Tensor]], maps: Tensor) -> Ca
 
 
 def figures(quick: bool) -> Iterator[measure.Figure]:  # noqa: FBT001 called by the harness
-    """Patches and pixels, on the processor and on an accelerator where there is one."""
-    n, repeats = (8, 3) if quick else (64, 7)
+    """Patches, pixels and curves, on the processor and on an accelerator where there is one."""
+    n, repeats = (8, 3) if quick else (64, 15)
     for device in ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]:
         maps = torch.randn(n, 3, 224, 224, generator=torch.Generator().manual_seed(0)).to(device)
         for name, ours, original in (
-            ("patch", our_patches, original_patches),
-            ("pixel", our_pixels, original_pixels),
+            ("patch metrics", our_patches, original_patches),
+            ("pixel metrics", our_pixels, original_pixels),
+            (f"patch sparsity and curves of {len(CURVE)} shares", our_curves, original_curves),
         ):
             run = settled(ours, maps)
             (own, own_masks), (theirs, their_masks) = run(), original(maps)
-            assert np.allclose(own, theirs, atol=2e-3 if name == "pixel" else 1e-9)  # theirs adds up in float32
+            assert np.allclose(own, theirs, atol=2e-3 if ours is our_pixels else 1e-9)  # theirs adds up in float32
             assert (own_masks != their_masks).mean() < 1e-4  # sums that differ by rounding change places
             taken = measure.pairs(run, lambda maps=maps, original=original: original(maps), repeats=repeats)
-            yield measure.judged(
-                f"{name} metrics of {n} maps on {device}, original's time over ours",
-                taken,
-                goal=f">= {GOAL}" if name == "patch" else "",
-                met=lambda ratio: ratio >= GOAL,
-            )
+            figure = f"{name} of {n} maps on {device}, original's time over ours"
+            if device == "cpu":
+                yield _within_bound(figure, taken, maps, goal=ours is our_patches)
+            else:
+                goal = "" if ours is our_pixels else f">= {GOAL}"
+                yield measure.judged(figure, taken, goal=goal, met=lambda ratio: ratio >= GOAL)
+
+
+def _within_bound(figure: str, taken: measure.Paired, maps: Tensor, *, goal: bool) -> measure.Figure:
+    """A ratio beside the one that reading the maps alone would have, which is what a goal is a share of."""
+    seconds = reading(maps)
+    bound = statistics.median(taken.second) / seconds
+    speed = maps.numel() * maps.element_size() / seconds / 1e9
+    least = GOAL_OF_BOUND * bound
+    words = f">= {least:.3g}, {GOAL_OF_BOUND:.0%} of what reading alone allows" if goal else ""
+    found = measure.judged(figure, taken, goal=words, met=lambda ratio: ratio >= least)
+    more = f"; reading the maps alone: {speed:.3g} GB/s, which allows {bound:.3g}"
+    return replace(found, detail=found.detail + more)
 
 
 if __name__ == "__main__":

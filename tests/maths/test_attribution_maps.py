@@ -19,13 +19,13 @@ from neuronscope.maths.attribution_maps import (
     descending,
     entropy,
     first_mask,
+    first_of,
     gini,
     neighbour_likeness,
     patch_masses,
     patch_numbers,
     patch_sparsity,
     pixel_sparsity,
-    places,
     random_order,
     sparsity,
 )
@@ -73,6 +73,19 @@ def test_channel_sums_add_up_sizes(seed):
         assert torch.equal(attribution_masses(maps, grid=3, cut=cut), patch_masses(channel_sums(maps), grid=3, cut=cut))
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64])
+def test_masses_need_no_channel_sums(dtype):
+    """Masses straight from the attribution are those of its channel sums, whatever the leading axes; nan stays nan."""
+    maps = attributions(2, 2, 3, 3, 56, 28).to(dtype)
+    expected = patch_masses(channel_sums(maps), grid=14)
+    rounding = {torch.float16: 0.0, torch.float32: 1e-6, torch.float64: 1e-14}[dtype]  # of sums of 24 values
+    assert torch.allclose(attribution_masses(maps, grid=14), expected, rtol=rounding, atol=0)
+    maps[1, 2, 0, 30, 5] = torch.nan
+    assert attribution_masses(maps, grid=14).isnan().nonzero().tolist() == [[1, 2, 7, 2]]
+    with pytest.raises(InputError, match="a grid of 60 patches"):
+        attribution_masses(maps, grid=60)
+
+
 @pytest.mark.parametrize(("height", "width", "grid"), [(28, 28, 14), (224, 224, 14), (30, 17, 7), (9, 9, 9)])
 def test_patch_masses_equal_the_loop(height, width, grid):
     """Masses are the loop's where the grid divides; `even` leaves no pixel out, `whole patches` as the original."""
@@ -112,6 +125,17 @@ def test_sparsity_equals_its_definition(seed, n, mass):
     found = sparsity(values.double(), mass=mass)
     for own, row in zip(found, values, strict=True):
         assert own.item() == pytest.approx(plain_sparsity(row, mass), abs=1e-12)
+
+
+@given(seeds, st.sampled_from([8193, 20_000, 60_000]), st.sampled_from(["spread", "ties", "few"]), st.floats(0.05, 1))
+def test_sparsity_of_many_values_equals_its_definition(seed, n, kind, mass):
+    """The search by parting finds the place that sorting finds, with ties and with nearly all values 0, too."""
+    values = np.random.default_rng(seed).standard_cauchy(n).astype(np.float32)
+    values = {"spread": values, "ties": np.round(values), "few": np.where(np.arange(n) % 997, 0, values)}[kind]
+    running = np.cumsum(np.sort(np.abs(values))[::-1], dtype=np.float64)
+    found = sparsity(torch.from_numpy(values), mass=mass).item()
+    near = [1 - (np.searchsorted(running, (mass + off) * running[-1]) + 1) / n for off in (1e-12, -1e-12)]
+    assert near[0] <= found <= near[1]
 
 
 def test_sums_in_float32_are_the_originals():
@@ -162,8 +186,6 @@ def test_order_is_stable(seed, n, dtype):
     order = descending(torch.from_numpy(scores).to(dtype))
     expected = np.argsort(-scores, axis=-1, kind="stable")
     assert np.array_equal(order.numpy(), expected)
-    back = places(order)
-    assert torch.equal(torch.gather(back, 1, order), torch.arange(n).expand(3, n))
 
 
 def test_first_positions():
@@ -173,6 +195,18 @@ def test_first_positions():
     assert masks.sum(-1).tolist() == [[1, 20, 196]] * 2
     assert (masks[:, 0] <= masks[:, 1]).all()
     assert scores[0][masks[0, 1]].min() >= scores[0][~masks[0, 1]].max()
+
+
+@given(seeds, st.sampled_from([5, 4096, 5000]), st.sampled_from([torch.float32, torch.float64]))
+def test_first_positions_need_no_order(seed, n, dtype):
+    """Parted at a count, a map has the same first positions as sorted: ties by position, -0.0 as 0.0, infinities."""
+    rng = np.random.default_rng(seed)
+    scores = rng.choice([-2.5, -0.0, 0.0, 1e-30, 1.0, 1.5, 7.0, np.inf, -np.inf], size=(2, 3, n))
+    maps = torch.from_numpy(scores).to(dtype)
+    counts = sorted({0, 1, n // 10, n // 2, n})
+    assert torch.equal(first_of(maps, counts), first_mask(descending(maps), counts))
+    maps[0, 1, 2] = torch.nan
+    assert torch.equal(first_of(maps, counts), first_mask(descending(maps), counts))
 
 
 def test_random_orders_belong_to_images():

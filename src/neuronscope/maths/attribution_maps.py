@@ -55,6 +55,12 @@ _MANY = 2**32 - 1
 _CACHED = 2**17
 """Numbers worked on at a time: half a megabyte to one."""
 
+_MANY_POSITIONS = 4096
+"""Positions from which on parting them is faster than sorting, each map by itself."""
+
+_FEW_VALUES = 8192
+"""Values that are sorted at once where a wanted mass is looked for among many."""
+
 _STRIDE = 256
 """Sorted values added up at a time before the stride is looked into where the wanted mass is reached."""
 
@@ -103,9 +109,11 @@ def channel_sums(attribution: Float[Tensor, "*s c h w"]) -> Float[Tensor, "*s h 
 def attribution_masses(
     attribution: Float[Tensor, "*s c h w"], *, grid: int = GRID, cut: Cut = "even"
 ) -> Float[Tensor, "*s {grid} {grid}"]:
-    """Attribution of each patch straight from the attribution: `patch_masses` of `channel_sums`, to the bit.
+    """Attribution of each patch straight from the attribution: `patch_masses` of `channel_sums`, up to rounding.
 
-    Where the sums themselves are not wanted it is up to twice as fast: they never leave the processor's cache.
+    Where the sums of single pixels are not wanted it is up to twice as fast: the processor reads each map once and
+    works in its cache. Rows and channels of a patch are added up in the number format of the map (48 values in a colour
+    image of 224 x 224 with the grid of 14), columns in float64.
 
     Raises:
         InputError: as for `patch_masses`.
@@ -114,16 +122,18 @@ def attribution_masses(
         >>> attribution_masses(torch.tensor([[[1.0, 2.0]], [[-3.0, 0.0]]]), grid=1)
         tensor([[6.]], dtype=torch.float64)
     """
-    outer = attribution.shape[:-3]
-    if attribution.device.type != "cpu":
+    *outer, channels, height, width = attribution.shape
+    _edges(height, grid, cut)
+    fast = attribution.device.type == "cpu" and attribution.dtype in (torch.float32, torch.float64)
+    if not fast or height % grid or width % grid:
         return patch_masses(channel_sums(attribution), grid=grid, cut=cut)
-    flat = attribution.detach().reshape(-1, *attribution.shape[-3:])
-    sums = attribution.new_empty((1, *attribution.shape[-2:]))
-    masses = attribution.new_empty((len(flat), grid, grid), dtype=torch.float64)
-    for number in range(len(flat)):
-        _add_channels(flat[number : number + 1], sums)
-        masses[number] = patch_masses(sums, grid=grid, cut=cut)[0]
-    return masses.reshape(*outer, grid, grid)
+    maps = attribution.detach().reshape(-1, channels, grid, height // grid, width)
+    strips = attribution.new_empty((len(maps), grid, width))
+    sizes = attribution.new_empty((grid, channels, height // grid, width))
+    for own, strip in zip(maps, strips, strict=True):
+        torch.abs(own.movedim(0, 1), out=sizes)
+        torch.sum(sizes.flatten(1, 2), 1, out=strip)
+    return strips.reshape(*outer, grid, grid, width // grid).sum(-1, dtype=torch.float64)
 
 
 def patch_masses(
@@ -252,19 +262,6 @@ def descending(scores: Float[Tensor, "*s p"]) -> Int[Tensor, "*s p"]:
     return torch.sort(scores, dim=-1, descending=True, stable=True).indices
 
 
-def places(order: Int[Tensor, "*s p"]) -> Int[Tensor, "*s p"]:
-    """Place of each position in an order, 0 for the first: `order` turned round.
-
-    `places(order) < k` is the mask of the first `k` positions.
-
-    Example:
-        >>> places(torch.tensor([1, 3, 0, 2]))
-        tensor([2, 0, 3, 1])
-    """
-    numbers = torch.arange(order.shape[-1], device=order.device).expand(order.shape)
-    return torch.empty_like(order).scatter_(-1, order, numbers.to(order.dtype))
-
-
 def first_mask(order: Int[Tensor, "*s p"], counts: Sequence[int]) -> Bool[Tensor, "*s f p"]:
     """True at the first positions of an order, once for each of several counts.
 
@@ -278,6 +275,29 @@ def first_mask(order: Int[Tensor, "*s p"], counts: Sequence[int]) -> Bool[Tensor
     for own, count in zip(mask.unbind(-2), counts, strict=True):
         own.scatter_(-1, order[..., :count].long(), value=True)
     return mask
+
+
+def first_of(scores: Float[Tensor, "*s p"], counts: Sequence[int]) -> Bool[Tensor, "*s f p"]:
+    """True at the highest positions of a map, once for each of several counts: `first_mask` of `descending`.
+
+    Equal scores in the order of their positions. Many positions are parted at each count, not sorted: about five times
+    as fast.
+
+    Example:
+        >>> first_of(torch.tensor([1.0, 3.0, 1.0, 2.0]), [1, 3]).int()
+        tensor([[0, 1, 0, 0],
+                [1, 1, 0, 1]], dtype=torch.int32)
+    """
+    *outer, positions = scores.shape
+    numbers = scores.detach().numpy() if scores.device.type == "cpu" and scores.dtype == torch.float32 else None
+    if numbers is None or positions < _MANY_POSITIONS or np.isnan(numbers).any():
+        return first_mask(descending(scores), counts)
+    rows = numbers.reshape(-1, positions)
+    mask = np.empty((len(rows), len(counts), positions), dtype=bool)
+    for own, row in zip(mask, rows, strict=True):
+        for each, count in zip(own, counts, strict=True):
+            _part(row, min(count, positions), out=each)
+    return torch.from_numpy(mask).reshape(*outer, len(counts), positions)
 
 
 def random_order(
@@ -536,16 +556,61 @@ def _sparsity_on_processor(rows: Shaped[np.ndarray, "n v"], *, mass: float, sums
     for first in range(0, len(rows), few):
         block = slice(first, first + few)
         sizes = np.abs(rows[block])
-        # the original takes the total before it sorts, and compares it in the number format of the sums
-        total = sizes.sum(axis=1, dtype=np.float64 if sums == "float64" else np.float32)
-        sizes.sort(axis=1)
-        if sums == "float64":
+        if sums == "float64" and count > _FEW_VALUES:
+            total, needed = _needed_of_many(sizes, mass)
+        elif sums == "float64":
+            total = sizes.sum(axis=1, dtype=np.float64)
+            sizes.sort(axis=1)
             needed = _needed(sizes[:, ::-1], mass)
-        else:
+        else:  # the original takes the total before it sorts, and compares it in the number format of the sums
+            total = sizes.sum(axis=1, dtype=np.float32)
+            sizes.sort(axis=1)
             needed = (np.cumsum(sizes[:, ::-1], axis=1, dtype=np.float32) < mass * total[:, None]).sum(axis=1) + 1
         found[block] = np.where(total == 0, 0.0, 1 - np.minimum(needed, count) / count)
         found[block][~np.isfinite(total)] = np.nan
     return found
+
+
+def _needed_of_many(
+    rows: Shaped[np.ndarray, "n v"], mass: float
+) -> tuple[Float[np.ndarray, "n"], Int[np.ndarray, "n"]]:
+    """Total of each row, and how many of its largest values gather the mass; the rows' order is changed.
+
+    What is left is parted into a lower and an upper half until it is small: which half the wanted mass is reached in
+    says the sum of the upper one. Parting is three times as fast as sorting.
+    """
+    count = rows.shape[1]
+    totals, needed = np.empty(len(rows)), np.empty(len(rows), dtype=np.int64)
+    for at, row in enumerate(rows):
+        totals[at] = _sum(row)
+        wanted, above, low, high = mass * totals[at], 0.0, 0, count
+        while high - low > _FEW_VALUES:
+            middle = (low + high) // 2
+            row[low:high].partition(middle - low)
+            upper = _sum(row[middle:high])
+            if above + upper >= wanted:
+                low = middle
+            else:
+                above, high = above + upper, middle
+        running = above + np.cumsum(np.sort(row[low:high])[::-1], dtype=np.float64)
+        needed[at] = count - high + min(np.searchsorted(running, wanted), high - low - 1) + 1
+    return totals, needed
+
+
+def _sum(values: Shaped[np.ndarray, "v"]) -> float:
+    """In float64; twice as fast in torch."""
+    return float(torch.from_numpy(values).sum(dtype=torch.float64))
+
+
+def _part(row: Shaped[np.ndarray, "p"], count: int, *, out: Bool[np.ndarray, "p"]) -> None:
+    """Mark the `count` highest; of those equal to the lowest of them the first."""
+    if count == 0:
+        out[:] = False
+        return
+    lowest = np.partition(row, len(row) - count)[len(row) - count]
+    np.greater(row, lowest, out=out)
+    more = count - np.count_nonzero(out)
+    out[np.flatnonzero(row == lowest)[:more]] = True
 
 
 def _needed(falling: Shaped[np.ndarray, "n v"], mass: float) -> Int[np.ndarray, "n"]:

@@ -20,7 +20,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from neuronscope.errors import InputError
-from neuronscope.maths.attribution_maps import Cut, check_name, descending, patch_numbers, places
+from neuronscope.maths.attribution_maps import Cut, check_name, first_mask, first_of, patch_numbers
 from neuronscope.maths.faithfulness import DROP, MEAN_FILL, MODES, Mode, PixelFill, drop_counts
 from neuronscope.replay import MEMORY
 
@@ -199,12 +199,11 @@ def _plan(rows: Int[Tensor, "r p"] | Float[Tensor, "r p"], counts: tuple[int, ..
 def _masks(
     rows: Int[Tensor, "r p"] | Float[Tensor, "r p"], jobs: Int[Tensor, "j"], counts: tuple[int, ...]
 ) -> Bool[Tensor, "j p"]:
-    """The first positions of each job's map; a map is sorted once for all its shares here."""
+    """The first positions of each job's map; a map is gone through once for all its shares here."""
     own, back = torch.unique(jobs // len(counts), return_inverse=True)
     chosen = rows[own]
-    order = descending(chosen) if chosen.is_floating_point() else chosen
-    wanted = torch.tensor(counts, device=rows.device)[jobs % len(counts)]
-    return places(order)[back] < wanted[:, None]
+    first = first_of(chosen, counts) if chosen.is_floating_point() else first_mask(chosen, counts)
+    return first[back, jobs % len(counts)]
 
 
 def _on_pixels(first: Bool[Tensor, "b p"], areas: Int[Tensor, "h w"], mode: Mode) -> Bool[Tensor, "b h w"]:

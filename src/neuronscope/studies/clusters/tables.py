@@ -11,7 +11,7 @@ import xarray as xr
 from jaxtyping import Float
 
 from neuronscope.data.dataset import Data
-from neuronscope.maths.attribution_maps import descending, first_mask, patch_masses, patch_numbers
+from neuronscope.maths.attribution_maps import first_of, patch_masses, patch_numbers
 from neuronscope.maths.controls import paired_accuracy_change
 from neuronscope.maths.decomposition import summary
 from neuronscope.maths.faithfulness import aopc, deletion_area, drop_count
@@ -553,7 +553,7 @@ def _dropped_positions(setting: Setting, surface: np.ndarray, metric: str) -> np
     height, width = maps.shape[-2:]
     scores = maps if metric == "pixel" else patch_masses(maps)
     count = drop_count(setting.spec.drop, scores.shape[-1] * scores.shape[-2])
-    first = first_mask(descending(scores.flatten(-2).float()), [count])[..., 0, :]
+    first = first_of(scores.flatten(-2).float(), [count])[..., 0, :]
     if metric == "pixel":
         return np.asarray(first.reshape(maps.shape).numpy())
     areas = patch_numbers(height, width)
