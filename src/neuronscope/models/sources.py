@@ -8,11 +8,8 @@ the entry point group `neuronscope.models`: the entry's name is the prefix, its 
 from __future__ import annotations
 
 import hashlib
-import importlib
-import importlib.util
 import inspect
 import re
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
@@ -35,6 +32,7 @@ from neuronscope.errors import (
 from neuronscope.fetching import fetch, torchvision_weights
 from neuronscope.models.builtin import BUILTIN_MODELS
 from neuronscope.models.checkpoints import load_checkpoint
+from neuronscope.models.code import module_at, object_in, place_and_name
 from neuronscope.models.keras import load_keras
 from neuronscope.models.probe import probe
 from neuronscope.models.subject import Subject
@@ -380,11 +378,7 @@ def _timm_pretrained(timm: Any, name: str) -> nn.Module:
 def _python(rest: str, options: ModelOptions) -> Subject:
     """A network that a Python function makes: `package.module:factory` or `file.py:factory`."""
     source = f"python:{rest}"
-    place, colon, name = rest.rpartition(":")
-    if not colon or not place or not name:
-        message = f"cannot read source '{source}': expected python:package.module:factory or python:file.py:factory"
-        raise InputError(message)
-    factory = _factory(place, name, source)
+    factory = _factory(source)
     weights = _require_weights(options, names=[_OWN])
     state = None if weights in (_OWN, _RANDOM) else load_state(weights)
     if weights == _OWN:
@@ -400,48 +394,14 @@ def _python(rest: str, options: ModelOptions) -> Subject:
     return _from_module(module, options, name=source, not_loaded=not_loaded)
 
 
-def _factory(place: str, name: str, source: str) -> Callable[..., Any]:
-    try:
-        container = _module_of_file(Path(place)) if place.endswith(".py") else _module_of_package(place)
-    except InputError:
-        raise
-    except Exception as problem:
-        message = (
-            f"importing {place} for '{source}' failed: {type(problem).__name__}: {problem}. Check the path and code"
-        )
-        raise InputError(message) from problem
-    factory = getattr(container, name, None)
-    if factory is None:
-        message = f"{place} has no '{name}'.{nearest(name, vars(container))} Expected a function that returns a network"
-        raise UnknownName(message)
+def _factory(source: str) -> Callable[..., Any]:
+    place, name = place_and_name(source, name="factory")
+    expected = "a function that returns a network"
+    factory = object_in(module_at(place, source=source), name, place=place, expected=expected)
     if not callable(factory):
-        message = f"'{name}' of {place} is a {type(factory).__name__}; expected a function that returns a network"
+        message = f"'{name}' of {place} is a {type(factory).__name__}; expected {expected}"
         raise InputError(message)
     return cast("Callable[..., Any]", factory)
-
-
-def _module_of_file(file: Path) -> Any:
-    if not file.is_file():
-        message = f"there is no Python file {file}. Check the path (looked for {file.absolute()})"
-        raise InputError(message)
-    digest = hashlib.sha256(str(file.resolve()).encode()).hexdigest()[:8]
-    name = f"_neuronscope_{file.stem}_{digest}"
-    spec = importlib.util.spec_from_file_location(name, file)
-    if spec is None or spec.loader is None:
-        message = f"{file} cannot be imported as Python code"
-        raise InputError(message)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # pickling and dataclasses look their module up here
-    spec.loader.exec_module(module)
-    return module
-
-
-def _module_of_package(name: str) -> Any:
-    """Import a module as `python -c` would: the current folder counts."""
-    here = str(Path.cwd())
-    if here not in sys.path:
-        sys.path.insert(0, here)
-    return importlib.import_module(name)
 
 
 def _made(factory: Callable[..., Any], classes: int | None, source: str) -> nn.Module:
