@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,8 @@ from torch import nn
 import neuronscope as ns
 from neuronscope.result import open_result, same
 from neuronscope.studies.clusters import plan_clusters, run_clusters
+from neuronscope.studies.clusters.original.parts import Original
+from neuronscope.studies.clusters.original.pictures import write_panels
 from neuronscope.studies.clusters.setting import settle
 from neuronscope.studies.clusters.spec import ClustersSpec
 from neuronscope.studies.clusters.statistics import cluster_layers, statistics_of
@@ -278,10 +281,74 @@ def test_statistics_and_explanations_are_of_different_images(subject, data):
 
 
 def test_plan(subject, data):
-    """Statistics, then one pass for each layer."""
-    plan = plan_clusters(subject, data, ClustersSpec(**QUICK))
-    assert [one.name for one in plan.sweeps] == ["statistics", "explanations 0"]
-    assert plan.sweeps[1].backward > 0
+    """Statistics, then the passes over each layer, then further maps: just what a run does."""
+    spec = ClustersSpec(**{**QUICK, "k": (2, 3), "panel_k": (2, 3), "class_end": 2, "images_per_class": 3})
+    plan = plan_clusters(subject, data, spec)
+    names = ["statistics", "explanations 0", "classes 0", "panels 0 2", "panels 0 3", "dropped 0", "other maps"]
+    assert [one.name for one in plan.sweeps] == names
+    assert plan.sweeps[1].backward > plan.sweeps[2].backward > 0
+    assert plan.seconds > 0
+    log = Log()
+    run_clusters(subject, data, spec, run=ns.Run(batch_size=6, progress=log))
+    assert [name for name in log.names if name != "clusters"] == names
+
+
+class Log:
+    """Remembers what was begun."""
+
+    def __init__(self):
+        """Nothing has begun."""
+        self.names = []
+
+    def start(self, name, total):  # noqa: ARG002 of the protocol
+        """A sweep begins."""
+        self.names.append(name)
+
+    def advance(self, images):
+        """Some images are done."""
+
+    def finish(self):
+        """A sweep has ended."""
+
+
+def test_portions_merge_to_the_whole(subject, data, tmp_path):
+    """Three machines share out every pass after the statistics; together they find what one run finds, bit by bit."""
+    spec = ClustersSpec(**{**QUICK, "class_end": 2, "images_per_class": 3, "methods": ("ig",)})
+    run = ns.Run(batch_size=1, threads=1)
+    parts = [tmp_path / str(number) for number in (1, 2, 3)]
+    for number, part in enumerate(parts, start=1):
+        with pytest.raises(ns.PortionDone):
+            run_clusters(subject, data, spec, run=replace(run, checkpoint=part, portion=(number, 3)))
+    assert ns.gather(parts, tmp_path / "whole") == 6
+    joined = run_clusters(subject, data, spec, run=replace(run, checkpoint=tmp_path / "whole"))
+    alone = run_clusters(subject, data, spec, run=run)
+    assert joined.tree.identical(alone.tree)
+    with pytest.raises(ns.InputError, match="are in none of the 2 folders"):
+        ns.gather(parts[:2], tmp_path / "lacking")
+
+
+def test_panels_of_every_cluster_of_every_k(subject, data, tmp_path):
+    """A picture for each image, k and cluster, with the maps that belong to it, and a file of its own."""
+    shown = {"panel_k": (2, 3), "panel_clusters": "all", "panels": 2, "k": (2, 3)}
+    result = run_clusters(subject, data, ClustersSpec(**{**QUICK, **shown}), run=ns.Run(batch_size=6))
+    table = result.tree["panels"].to_dataset()
+    numbers = [(k, cluster) for k, count in ((2, 2), (3, 3)) for cluster in range(count) for _ in range(2)]
+    assert list(zip(table["k"].to_numpy(), table["cluster"].to_numpy(), strict=True)) == numbers
+    maps = table["maps"].to_numpy().astype(np.float64)
+    assert np.isnan(maps[:4, :, 4]).all()  # two clusters have no third
+    assert np.isfinite(maps[:4, :, :4]).all()
+    assert np.isfinite(maps[4:]).all()
+    assert np.array_equal(maps[0, :, 0], maps[4, :, 0])  # the untouched map of one image
+    assert not np.array_equal(maps[0, :, 1], maps[2, :, 1])
+    main = [at for at in range(len(numbers)) if numbers[at] == (2, 0)]
+    only = run_clusters(subject, data, ClustersSpec(**QUICK), run=ns.Run(batch_size=6)).tree["panels"].to_dataset()
+    assert np.array_equal(only["maps"].to_numpy(), table["maps"].to_numpy()[main][:, :, :4])
+    assert np.array_equal(only["masks"].to_numpy(), table["masks"].to_numpy()[main][:, :, :4])
+    names = {path.name for path in write_panels(Original(result, tmp_path))}
+    rows = sorted(set(table["row"].to_numpy().tolist()))
+    assert names == {f"attr_example_{row}_0_idx_{c}_k{k}.png" for row in rows for k, c in set(numbers)}
+    strips = next(block for block in result.page().blocks if isinstance(block, ns.Gallery)).strips
+    assert len(strips) == len(numbers) * table.sizes["method"]
 
 
 @pytest.mark.parametrize(
@@ -296,6 +363,20 @@ def test_plan(subject, data):
         ({"clusters_from": "nowhere"}, "nowhere"),
         ({"legacy": ("first",)}, "is not a deviation"),
         ({"captum": ("DeepLiftt",)}, "DeepLift"),
+        ({"panel_clusters": "0,2"}, "cluster 2 of --panel-clusters does not exist: with 2 clusters they are 0 to 1"),
+        ({"panel_clusters": "every"}, "neither all nor numbers"),
+        ({"panel_k": (4,)}, "panel-k has 4, but units are put into 2 clusters"),
+        (
+            {
+                "panels": 100,
+                "panel_clusters": "all",
+                "k": tuple(range(2, 13)),
+                "panel_k": tuple(range(2, 13)),
+                "methods": ("ig", "saliency", "smoothgrad", "gradcam"),
+                "layers": ("0", "1"),
+            },
+            "Give fewer --panels",
+        ),
     ],
 )
 def test_what_cannot_work_is_refused(subject, data, changes, said):

@@ -57,6 +57,7 @@ STUDIES: dict[str, Study] = {
         export_original=clusters.export_clusters,
         original_figures=clusters.ORIGINAL_FIGURES,
         legacy=clusters.LEGACY,
+        join=clusters.join_classes,
     ),
 }
 """Name -> study."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -44,6 +44,8 @@ class Study:
         spec: its options: a frozen pydantic dataclass whose fields carry a description. Every spec has the fields
             `layers` (patterns) and `legacy` (named deviations).
         layers: which layers a spec asks for.
+        join: one result of several finished runs that shared work between them, such as ranges of classes; None for
+            studies that are shared by `--shard` only.
         data_of: (spec, seed) -> the images, for studies whose options name them; None where they are given.
         run, plan: do it, and say beforehand what doing it takes.
         page: shows a result.
@@ -63,4 +65,5 @@ class Study:
     export_original: Callable[[Result, Path], list[Path]]
     original_figures: Mapping[str, str]
     legacy: Mapping[str, str]
+    join: Callable[[Sequence[Result]], Result] | None = None
     data_of: Callable[[Any, int], Data] | None = None

@@ -154,15 +154,26 @@ def report(
 
 @app.command(
     epilog=console.examples(
-        "neuronscope merge runs/part-1 runs/part-2 --out runs/whole", "neuronscope merge runs/part-* --out runs/whole"
+        "neuronscope merge runs/part-1 runs/part-2 --out runs/whole",
+        "neuronscope merge runs/part-* --out runs/whole",
+        "neuronscope merge runs/classes-0-200 runs/classes-200-400 --out runs/classes-0-400",
     ),
 )
 def merge(
-    folders: Annotated[list[Path], typer.Argument(help="Output folders of the parts, each made with --shard I/N.")],
+    folders: Annotated[
+        list[Path],
+        typer.Argument(
+            help="Output folders of the parts: each made with --shard I/N, or each a finished run over other classes."
+        ),
+    ],
     *,
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder to write to.")] = Path("runs/merged"),
 ) -> None:
-    """Join the parts of a study that several machines have worked, and write its result."""
+    """Join the parts of a study that several machines have worked, and write its result.
+
+    Parts made with --shard are joined and the study is finished. Finished runs of `clusters` over different classes
+    (--class-start, --class-end) become one, with the tables of all classes in original/.
+    """
     from neuronscope.faces.cli.run import run_merged
 
     run_merged(folders, out)

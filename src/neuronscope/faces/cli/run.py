@@ -36,11 +36,12 @@ from neuronscope import (
     memory_size,
     nearest,
 )
+from neuronscope import open as open_result
 from neuronscope.faces.cli import console, once, options, recipes
 from neuronscope.faces.cli.making import EXECUTOR_OPTIONS, make_run, make_spec, make_subject, study_data
 from neuronscope.faces.cli.options import Option
 from neuronscope.faces.cli.train import full_settings, table_options
-from neuronscope.faces.outputs import RECIPE, Original, Outputs, prepare_folder, write_outputs
+from neuronscope.faces.outputs import RECIPE, RESULT, Original, Outputs, prepare_folder, write_outputs
 
 CHECKPOINT = "checkpoint"
 """Folder inside the output folder where an unfinished run keeps what it has done."""
@@ -221,25 +222,48 @@ def _network(settings: recipes.Settings, *, folder: Path, quiet: bool, plan_only
 
 
 def run_merged(parts: Sequence[Path], out: Path) -> None:
-    """Join the parts of a study that were worked with `--shard`, and finish it.
+    """Join the parts of a study that were worked with `--shard`, and finish it; or join finished runs.
 
     Raises:
         InputError: a folder holds no part, or a part of another computation.
     """
     for part in parts:
         if not (part / RECIPE).is_file():
-            message = f"{part} holds no {RECIPE}: expected the output folder of a run with --shard I/N"
+            message = f"{part} holds no {RECIPE}: expected the output folder of a run, with --shard I/N or finished"
             raise InputError(message)
-    prepare_folder(out)
-    with locked(out):
-        found = gather([part / CHECKPOINT for part in parts], out / CHECKPOINT)
-    console.say(f"joined {len(parts)} parts of {found} sweeps")
     recipe = parts[0] / RECIPE
     name = recipes.study_name(recipe)
     if name not in STUDIES:
         message = f"{recipe} is of the study '{name}', which is not installed here.{nearest(name, STUDIES)}"
         raise UnknownName(message)
+    prepare_folder(out)
+    if all((part / RESULT).is_dir() and not any((part / CHECKPOINT).glob("*")) for part in parts):
+        with locked(out):
+            _join_finished(STUDIES[name], parts, out)
+        return
+    with locked(out):
+        found = gather([part / CHECKPOINT for part in parts], out / CHECKPOINT)
+    console.say(f"joined {len(parts)} parts of {found} sweeps")
     run_study(STUDIES[name], {"recipe": recipe, "out": out})
+
+
+def _join_finished(study: Study, parts: Sequence[Path], out: Path) -> None:
+    """One result of several finished runs, with the files of the original program.
+
+    Raises:
+        InputError: the study has no way to join them, or they do not belong together.
+    """
+    if study.join is None or len(parts) == 1:
+        able = ", ".join(name for name, one in STUDIES.items() if one.join is not None)
+        message = (
+            f"nothing to join: {', '.join(map(str, parts))} hold finished results of '{study.name}'. Expected parts "
+            f"made with --shard I/N, or several finished runs over different classes of: {able}"
+        )
+        raise InputError(message)
+    result = study.join([open_result(part) for part in parts])
+    outputs = write_outputs(result, out, original="export")
+    console.say(f"joined {len(parts)} runs")
+    console.say(str(outputs.report.resolve()))
 
 
 def read_shard(text: str | None) -> tuple[int, int] | None:

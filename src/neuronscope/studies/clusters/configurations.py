@@ -61,39 +61,38 @@ class Plan:
         return (*self.masked, *self.made)
 
 
-def plan_of(setting: Setting, clusters: LayerClusters, *, controls: bool = True) -> Plan:
+def plan_of(setting: Setting, clusters: LayerClusters, *, controls: bool = True, k: int = 0) -> Plan:
     """The configurations of a layer.
 
     Args:
         setting: the study.
         clusters: the layer with its clusterings.
-        controls: whether random sets, blurred maps and the random ranking are among them.
+        controls: whether random sets, blurred maps, the random ranking and other clusterings are among them.
+        k: the clustering that all but the filters of other clusterings are about; 0 for the main one.
     """
-    units, spec = clusters.layer.units, setting.spec
+    units, spec, main_k = clusters.layer.units, setting.spec, k or setting.spec.main_k
     masks: list[Bool[np.ndarray, "u"]] = [np.ones(units, dtype=bool)]
     masked = [Configuration("baseline")]
-    for k in setting.ks if controls else (spec.main_k,):
-        labels = clusters.clusterings[k].labels
-        for cluster in range(k):
+    for every in setting.ks if controls else (main_k,):
+        labels = clusters.clusterings[every].labels
+        for cluster in range(every):
             masks.append(labels != cluster)
-            masked.append(Configuration("filter", k, cluster, closed=int((labels == cluster).sum())))
-    main = [at for at, one in enumerate(masked) if one.kind == "filter" and one.k == spec.main_k]
-    labels = clusters.clusterings[spec.main_k].labels
+            masked.append(Configuration("filter", every, cluster, closed=int((labels == cluster).sum())))
+    main = [at for at, one in enumerate(masked) if one.kind == "filter" and one.k == main_k]
+    labels = clusters.clusterings[main_k].labels
     alone = []
-    for cluster in range(spec.main_k):
+    for cluster in range(main_k):
         alone.append(len(masks))
         masks.append(labels == cluster)
-        masked.append(Configuration("isolate", spec.main_k, cluster, closed=int((labels != cluster).sum())))
+        masked.append(Configuration("isolate", main_k, cluster, closed=int((labels != cluster).sum())))
     made: list[Configuration] = []
     if controls:
-        for cluster in range(spec.main_k) if spec.controls else ():
+        for cluster in range(main_k) if spec.controls else ():
             for draw, (mask, shared) in enumerate(_random_sets(setting, clusters, labels == cluster)):
                 masks.append(~mask)
-                masked.append(
-                    Configuration("random", spec.main_k, cluster, draw, closed=int(mask.sum()), shared=shared)
-                )
+                masked.append(Configuration("random", main_k, cluster, draw, closed=int(mask.sum()), shared=shared))
         made = [
-            *(Configuration("blurred", spec.main_k, cluster) for cluster in range(spec.main_k)),
+            *(Configuration("blurred", main_k, cluster) for cluster in range(main_k)),
             Configuration("ranking"),
         ]
     return Plan(np.stack(masks), tuple(masked), tuple(made), tuple(main), tuple(alone))

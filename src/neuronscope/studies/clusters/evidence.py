@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int, Shaped
+from jaxtyping import Bool, Float, Int, Shaped
 
 from neuronscope.maths.streams import Each, RowsAnswer, StackRows
-from neuronscope.steps import MaskGroup, PredictMasked
+from neuronscope.steps import MaskGroup, PredictMasked, Step
 from neuronscope.studies.clusters.configurations import Plan, plan_of
 from neuronscope.studies.clusters.explain import Explain
 from neuronscope.studies.clusters.setting import Setting
 from neuronscope.studies.clusters.statistics import LayerClusters
-from neuronscope.sweep import sweep
+from neuronscope.sweep import PlannedSweep, Swept, planned, sweep
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,7 +60,7 @@ class LayerEvidence:
         classes: the images of the classes looked at by themselves, with the baseline and the main filters only; None
             where there are none.
         class_plan: the configurations of these.
-        panels: some images with their maps, with the same configurations; None for no pictures.
+        panels: number of clusters -> configurations, and some images with their maps; empty for no pictures.
     """
 
     clusters: LayerClusters
@@ -68,26 +69,87 @@ class LayerEvidence:
     dropped: Dropped | None
     classes: Judged | None
     class_plan: Plan
-    panels: Judged | None
+    panels: dict[int, tuple[Plan, Judged]]
+
+
+@dataclass(frozen=True, eq=False)
+class Pass:
+    """One pass over some images, independent of the others.
+
+    Attributes:
+        name: what it is for.
+        rows: of the images.
+        step: what is done with a batch.
+        kept: measurements of which every image's is kept.
+    """
+
+    name: str
+    rows: Int[np.ndarray, "n"]
+    step: Step
+    kept: tuple[str, ...]
+
+    def swept(self, setting: Setting) -> dict[str, RowsAnswer]:
+        """Make it."""
+        answer: dict[str, RowsAnswer] = self._sweep(setting).answer
+        return answer
+
+    def work(self, setting: Setting) -> None:
+        """Make the run's portion of it, which is kept in its checkpoint."""
+        self._sweep(setting)
+
+    def planned(self, setting: Setting) -> PlannedSweep:
+        """What it will take."""
+        images = setting.data.take(self.rows)
+        return planned(setting.subject, images, self.step, self._folds(), run=setting.run, name=self.name)
+
+    def _sweep(self, setting: Setting) -> Swept[Any]:
+        images = setting.data.take(self.rows)
+        return sweep(setting.subject, images, self.step, self._folds(), run=setting.run, name=self.name)
+
+    def _folds(self) -> Each:
+        return Each(**{name: StackRows(name, images=len(self.rows)) for name in self.kept})
+
+
+def explaining(setting: Setting, step: Explain, rows: Int[np.ndarray, "n"], *, name: str) -> Pass:
+    """A pass that explains images and keeps all of it."""
+    kept = tuple(one for one in step.shapes(len(setting.subject.classes)) if one != "logits")
+    return Pass(name, rows, step, kept)
+
+
+def passes_of(setting: Setting, clusters: LayerClusters) -> dict[str, Pass]:
+    """All passes over a layer, which need its clusters, not one another: `judged`, `classes`, `panels 3`, `dropped`."""
+    layer = clusters.layer.name
+    step = explain_step(setting, clusters, plan_of(setting, clusters))
+    single = replace(step, plan=plan_of(setting, clusters, controls=False), fractions=())
+    passes = {"judged": explaining(setting, step, setting.explained, name=f"explanations {layer}")}
+    if setting.classes:
+        rows = np.concatenate([own for _, own in setting.classes])
+        passes["classes"] = explaining(setting, single, rows, name=f"classes {layer}")
+    for k in setting.shown:
+        rows = setting.explained[_spread(len(setting.explained), setting.spec.panels)]
+        shown = replace(single, plan=plan_of(setting, clusters, controls=False, k=k), surfaces="kept")
+        passes[f"panels {k}"] = explaining(setting, shown, rows, name=f"panels {layer} {k}")
+    if setting.spec.dropped == "all":
+        sets = PredictMasked(clusters.layer, (MaskGroup(_distinct_clusters(setting, clusters)[0]),))
+        passes["dropped"] = Pass(f"dropped {layer}", setting.explained, sets, ("predicted", "ahead"))
+    return passes
 
 
 def explain_layer(setting: Setting, clusters: LayerClusters) -> LayerEvidence:
-    """All passes over a layer."""
-    plan, few = plan_of(setting, clusters), plan_of(setting, clusters, controls=False)
-    step = explain_step(setting, clusters, plan)
-    judged = _judged(setting, step, setting.explained, name=f"explanations {clusters.layer.name}")
-    single = replace(step, plan=few, fractions=())
-    classes = None
-    if setting.classes:
-        rows = np.concatenate([own for _, own in setting.classes])
-        classes = _judged(setting, single, rows, name=f"classes {clusters.layer.name}")
-    panels = None
-    if setting.spec.panels:
-        rows = setting.explained[_spread(len(setting.explained), setting.spec.panels)]
-        shown = replace(single, surfaces="kept")
-        panels = _judged(setting, shown, rows, name=f"panels {clusters.layer.name}")
-    dropped = _dropped(setting, clusters) if setting.spec.dropped == "all" else None
-    return LayerEvidence(clusters, plan, judged, dropped, classes, few, panels)
+    """Make all passes over a layer."""
+    passes = passes_of(setting, clusters)
+    found = {key: one.swept(setting) for key, one in passes.items()}
+    judged = {key: _judged(one, found[key]) for key, one in passes.items() if key != "dropped"}
+    few = plan_of(setting, clusters, controls=False)
+    return LayerEvidence(
+        clusters,
+        plan=plan_of(setting, clusters),
+        judged=judged["judged"],
+        dropped=_dropped(setting, clusters, found["dropped"]) if "dropped" in found else None,
+        classes=judged.get("classes"),
+        class_plan=few,
+        panels={k: (plan_of(setting, clusters, controls=False, k=k), judged[f"panels {k}"]) for k in setting.shown},
+    )
 
 
 def explain_step(setting: Setting, clusters: LayerClusters, plan: Plan) -> Explain:
@@ -110,29 +172,24 @@ def explain_step(setting: Setting, clusters: LayerClusters, plan: Plan) -> Expla
     )
 
 
-def _judged(setting: Setting, step: Explain, rows: Int[np.ndarray, "n"], *, name: str) -> Judged:
-    images = setting.data.take(rows)
-    names = [one for one in step.shapes(len(setting.subject.classes)) if one != "logits"]
-    folds = Each(**{one: StackRows(one, images=len(images)) for one in names})
-    answer: dict[str, RowsAnswer] = sweep(setting.subject, images, step, folds, run=setting.run, name=name).answer
+def _judged(one: Pass, answer: dict[str, RowsAnswer]) -> Judged:
     first = answer["predicted"]
-    return Judged(rows[first.index], first.label, {one: found.values for one, found in answer.items()})
+    return Judged(one.rows[first.index], first.label, {name: found.values for name, found in answer.items()})
 
 
-def _dropped(setting: Setting, clusters: LayerClusters) -> Dropped:
+def _distinct_clusters(
+    setting: Setting, clusters: LayerClusters
+) -> tuple[Bool[np.ndarray, "s u"], list[tuple[int, int]], Int[np.ndarray, "c"]]:
+    """Every distinct set of units that is a cluster; k and cluster of all clusters; and which set each of them is."""
+    of = [(k, cluster) for k in setting.ks for cluster in range(k)]
+    masks = np.stack([clusters.clusterings[k].labels == cluster for k, cluster in of])
+    distinct, place = np.unique(masks, axis=0, return_inverse=True)
+    return distinct, of, place.reshape(-1)
+
+
+def _dropped(setting: Setting, clusters: LayerClusters, answer: dict[str, RowsAnswer]) -> Dropped:
     """Every cluster's channels set to 0 at the layer, each distinct set once."""
-    images = setting.data.take(setting.explained)
-    of, masks = [], []
-    for k in setting.ks:
-        for cluster in range(k):
-            of.append((k, cluster))
-            masks.append(clusters.clusterings[k].labels == cluster)
-    distinct, place = np.unique(np.stack(masks), axis=0, return_inverse=True)
-    step = PredictMasked(clusters.layer, (MaskGroup(distinct),))
-    folds = Each(**{one: StackRows(one, images=len(images)) for one in ("predicted", "ahead")})
-    name = f"dropped {clusters.layer.name}"
-    answer = sweep(setting.subject, images, step, folds, run=setting.run, name=name).answer
-    columns = place.reshape(-1)
+    _, of, columns = _distinct_clusters(setting, clusters)
     return Dropped(tuple(of), answer["predicted"].values[:, columns], answer["ahead"].values[:, columns])
 
 

@@ -22,11 +22,11 @@ from neuronscope.errors import InputError, UnknownName, nearest
 from neuronscope.maths.attribution_maps import Sums, channel_sums, patch_masses, patch_sparsity, pixel_sparsity
 from neuronscope.maths.decomposition import summary
 from neuronscope.maths.faithfulness import PixelFill
-from neuronscope.maths.streams import Each, Seen, StackRows
+from neuronscope.maths.streams import Seen
 from neuronscope.steps.filtered import MEMORY, Filtered, Method, Whole
 from neuronscope.steps.masked_inputs import drops, measured_classes
+from neuronscope.studies.clusters.evidence import Pass
 from neuronscope.studies.clusters.setting import Setting
-from neuronscope.sweep import sweep
 from neuronscope.units import LayerInfo
 
 _WINDOW = 16  # pixels of the side of an occluding window, at a side of 224
@@ -219,8 +219,8 @@ def captum_map(
     return found.detach()
 
 
-def others_group(setting: Setting) -> xr.Dataset | None:
-    """Group `unfiltered`: faithfulness and sparsity of further maps, unfiltered; None where nobody asked."""
+def others_pass(setting: Setting) -> Pass | None:
+    """The pass that makes further maps; None where nobody asked."""
     spec = setting.spec
     shuffled = setting.methods if spec.sanity == "weights" else {}
     if not shuffled and not spec.captum:
@@ -239,13 +239,24 @@ def others_group(setting: Setting) -> xr.Dataset | None:
         seed=setting.run.seed,
         shape=setting.subject.input_shape,
     )
-    images = setting.data.take(setting.explained)
-    names = [name for name in step.shapes(len(setting.subject.classes)) if name != "logits"]
-    folds = Each(**{name: StackRows(name, images=len(images)) for name in names})
-    answer = sweep(setting.subject, images, step, folds, run=setting.run, name="other maps").answer
+    kept = tuple(name for name in step.shapes(len(setting.subject.classes)) if name != "logits")
+    return Pass("other maps", setting.explained, step, kept)
+
+
+def others_group(setting: Setting) -> xr.Dataset | None:
+    """Group `unfiltered`: faithfulness and sparsity of further maps, unfiltered; None where nobody asked."""
+    one, spec = others_pass(setting), setting.spec
+    if one is None:
+        return None
+    answer = one.swept(setting)
+    names = [
+        name.removesuffix(f"/sparsity_{spec.metrics[0]}")
+        for name in one.kept
+        if name.endswith(f"/sparsity_{spec.metrics[0]}")
+    ]
     tables = {
         what: np.array(
-            [[answer[f"{name}/{what}_{metric}"].values for metric in spec.metrics] for name in step.names],
+            [[answer[f"{name}/{what}_{metric}"].values for metric in spec.metrics] for name in names],
             dtype=np.float64,
         ).transpose(2, 0, 1)
         for what in ("faithfulness", "sparsity")
@@ -258,7 +269,7 @@ def others_group(setting: Setting) -> xr.Dataset | None:
     return xr.Dataset(
         variables,
         coords={
-            "map_name": ("map", np.array(step.names, dtype=object)),
+            "map_name": ("map", np.array(names, dtype=object)),
             "metric_name": ("metric", np.array(spec.metrics, dtype=object)),
         },
     )

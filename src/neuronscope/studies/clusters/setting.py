@@ -15,6 +15,7 @@ from neuronscope.errors import InputError, UnknownName, nearest
 from neuronscope.maths.faithfulness import PixelFill
 from neuronscope.maths.faithfulness import black as black_of
 from neuronscope.models.subject import Subject
+from neuronscope.quantities import memory_size
 from neuronscope.run import Run
 from neuronscope.steps.filtered import (
     Blurred,
@@ -35,6 +36,8 @@ LOGGER = logging.getLogger("neuronscope")
 _DEPTHS = 4  # layers looked at without a choice
 _FEW_IMAGES = 8  # at a time: every image has a map for each configuration
 _LEAST_EXPLAINED = 2
+_PANEL_BYTES = 2**31
+_MAP_BYTES = 2  # of each pixel of a map that is shown; one more for what each metric replaces
 
 
 @dataclass(frozen=True)
@@ -79,6 +82,11 @@ class Setting:
         """Numbers of clusters, ascending; that with controls is among them."""
         return tuple(sorted({*self.spec.k, self.spec.main_k}))
 
+    @property
+    def shown(self) -> dict[int, tuple[int, ...]]:
+        """Number of clusters -> clusters that panels are shown without."""
+        return shown_clusters(self.spec) if self.spec.panels else {}
+
     def has(self, deviation: str) -> bool:
         """Whether a deviation is in force."""
         return deviation in self.spec.legacy
@@ -111,6 +119,7 @@ def settle(subject: Subject, data: Data, spec: ClustersSpec, run: Run) -> Settin
                 f"{layer.units}. Give another --k or --main-k, or leave the layer out"
             )
             raise InputError(message)
+    _check_panels(subject, spec, layers=len(layers))
     statistics, explained = two_samples(data, spec, run)
     return Setting(
         subject=subject,
@@ -173,6 +182,59 @@ def class_word(word: str, name: str) -> Literal["label", "prediction"] | int:
     hint = nearest(word, ("label", "prediction"))
     message = f"{name} '{word}' is neither label nor prediction nor the number of a class.{hint}"
     raise InputError(message)
+
+
+def shown_clusters(spec: ClustersSpec) -> dict[int, tuple[int, ...]]:
+    """Number of clusters -> clusters that panels are shown without.
+
+    Raises:
+        InputError: a number of clusters that is not made, clusters that no such clustering has, or no numbers.
+
+    Example:
+        >>> shown_clusters(ClustersSpec(panel_k=(2, 3), panel_clusters="0,2"))
+        {2: (0,), 3: (0, 2)}
+    """
+    ks = spec.panel_k or (spec.main_k,)
+    unknown = [k for k in ks if k not in (*spec.k, spec.main_k)]
+    if unknown:
+        made = ", ".join(map(str, sorted({*spec.k, spec.main_k})))
+        message = (
+            f"panel-k has {unknown[0]}, but units are put into {made} clusters. Give one of these, or add it to --k"
+        )
+        raise InputError(message)
+    words = [word.strip() for word in spec.panel_clusters.split(",") if word.strip()]
+    if words == ["all"]:
+        return {k: tuple(range(k)) for k in ks}
+    if not words or not all(word.isdecimal() for word in words):
+        message = f"panel-clusters '{spec.panel_clusters}' is neither all nor numbers of clusters, as in 0,2"
+        raise InputError(message)
+    numbers = sorted({int(word) for word in words})
+    if numbers[-1] >= max(ks):
+        message = (
+            f"cluster {numbers[-1]} of --panel-clusters does not exist: with {', '.join(map(str, ks))} clusters they "
+            f"are 0 to {max(ks) - 1}. Give one of these, or all"
+        )
+        raise InputError(message)
+    return {k: tuple(number for number in numbers if number < k) for k in ks}
+
+
+def _check_panels(subject: Subject, spec: ClustersSpec, *, layers: int) -> None:
+    """Refuse panels that would fill the memory.
+
+    Raises:
+        InputError: maps of more than two gigabytes.
+    """
+    shown = shown_clusters(spec) if spec.panels else {}
+    strips = spec.panels * layers * sum(map(len, shown.values())) * len(set(spec.methods))
+    parts, pixels = 2 + max(shown, default=0), int(np.prod(subject.input_shape[1:]))
+    needed = strips * parts * pixels * (_MAP_BYTES + len(spec.metrics))
+    if needed > _PANEL_BYTES:
+        message = (
+            f"panels of {spec.panels} images at {layers} layers, {sum(map(len, shown.values()))} clusters each, "
+            f"take {memory_size(needed)}: at most {memory_size(_PANEL_BYTES)} are kept. Give fewer --panels, --panel-k "
+            "or --panel-clusters"
+        )
+        raise InputError(message)
 
 
 def two_samples(data: Data, spec: ClustersSpec, run: Run) -> tuple[Int[np.ndarray, "s"], Int[np.ndarray, "n"]]:

@@ -88,6 +88,12 @@ class ClustersSpec:
     class_end: Annotated[int, Field(ge=0, description="the class after the last; 0: none is looked at by itself")] = 0
     images_per_class: Annotated[int, Field(ge=1, description="images of each of these classes")] = 50
     panels: Annotated[int, Field(ge=0, le=100, description="images shown with their attributions")] = 4
+    panel_k: Annotated[
+        tuple[int, ...], Field(description="numbers of clusters that they are shown for, of those of --k; none: main-k")
+    ] = ()
+    panel_clusters: Annotated[
+        str, Field(description="clusters that they are shown without: all, or numbers as in 0,2")
+    ] = "0"
     keep_in: Annotated[
         str, Field(description="folder for whole attributions, a file for each image; default: none")
     ] = ""

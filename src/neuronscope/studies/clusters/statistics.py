@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -64,6 +64,8 @@ class LayerClusters:
 def statistics_of(setting: Setting) -> dict[str, LayerStatistics]:
     """Statistics of every layer, from one pass over the images chosen for them, or from files of the original.
 
+    A portion of the study makes them whole, for what it then explains depends on them.
+
     Raises:
         DataError: a file is missing, torn, or of another number of units.
     """
@@ -76,7 +78,8 @@ def statistics_of(setting: Setting) -> dict[str, LayerStatistics]:
     if "gradient" in wanted:
         step = Gradients(setting.layers)
         folds["pull"] = StackRows("pull/logit", images=len(images))
-    answer = sweep(setting.subject, images, step, Each(**folds), run=setting.run, name="statistics").answer
+    run = replace(setting.run, portion=None)
+    answer = sweep(setting.subject, images, step, Each(**folds), run=run, name="statistics").answer
     places = columns(setting.layers)
     rows: dict[str, RowsAnswer] = {"activation": answer["mean"], "gradient": answer.get("pull", answer["mean"])}
     profiles: dict[str, RowsAnswer] = {name: rows[name] for name in wanted}

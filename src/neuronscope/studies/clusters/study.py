@@ -14,16 +14,15 @@ from dataclasses import asdict
 import xarray as xr
 
 from neuronscope.data.dataset import Data
-from neuronscope.maths.streams import Each, StackRows
+from neuronscope.maths.streams import StackRows
 from neuronscope.models.subject import Subject
 from neuronscope.result import Provenance, Result, circumstances, peak_memory, versions
 from neuronscope.run import Run
-from neuronscope.steps import Observe
-from neuronscope.studies.clusters.configurations import plan_of
-from neuronscope.studies.clusters.evidence import LayerEvidence, explain_layer, explain_step
+from neuronscope.steps import Observe, Step
+from neuronscope.studies.clusters.evidence import LayerEvidence, Pass, explain_layer, passes_of
 from neuronscope.studies.clusters.keep import keep_maps
 from neuronscope.studies.clusters.matching import counterparts_group, descent_group
-from neuronscope.studies.clusters.others import check_captum, others_group
+from neuronscope.studies.clusters.others import check_captum, others_group, others_pass
 from neuronscope.studies.clusters.page import clusters_page
 from neuronscope.studies.clusters.setting import Setting, settle
 from neuronscope.studies.clusters.spec import ClustersSpec
@@ -79,8 +78,11 @@ def run_clusters(subject: Subject, data: Data, spec: ClustersSpec | None = None,
     setting = settle(subject, data, spec or ClustersSpec(), run or Run())
     check_captum(setting.spec.captum)
     statistics = statistics_of(setting)
-    unfinished(setting.run)  # everything after the statistics needs them whole
     clusters = cluster_layers(setting, statistics)
+    if setting.run.portion is not None:
+        for one in later_passes(setting, clusters):
+            one.work(setting)
+    unfinished(setting.run)
     evidence = [explain_layer(setting, one) for one in clusters]
     if setting.spec.keep_in:
         keep_maps(setting, clusters)
@@ -136,14 +138,22 @@ def plan_clusters(subject: Subject, data: Data, spec: ClustersSpec | None = None
     setting = settle(subject, data, spec or ClustersSpec(), run or Run())
     look, fold = Observe(setting.layers, measures=("mean",)), StackRows("mean", images=len(setting.statistics))
     images = setting.data.take(setting.statistics)
-    sweeps: list[tuple[PlannedSweep, object]] = [
-        (planned(subject, images, look, fold, run=setting.run, name="statistics"), look)
-    ]
-    for one in cluster_layers(setting, statistics_of(setting)):
-        step = explain_step(setting, one, plan_of(setting, one))
-        names = [name for name in step.shapes(len(subject.classes)) if name != "logits"]
-        explained = setting.data.take(setting.explained)
-        folds = Each(**{name: StackRows(name, images=len(explained)) for name in names})
-        title = f"explanations {one.layer.name}"
-        sweeps.append((planned(subject, explained, step, folds, run=setting.run, name=title), step))
-    return estimate(subject, setting.data.take(setting.explained), sweeps, run=setting.run)  # type: ignore[arg-type]
+    first = planned(subject, images, look, fold, run=setting.run, name="statistics")
+    later = later_passes(setting, cluster_layers(setting, statistics_of(setting)))
+    every = [first, *(one.planned(setting) for one in later)]
+    timed: list[tuple[PlannedSweep, Step]] = [(first, look)]
+    timed += [(one.planned(setting), one.step) for one in later if one.name.startswith("explanations ")]
+    # An image has hundreds of passes here: one is enough to time, and the other sweeps are more of the same.
+    known = estimate(subject, setting.data.take(setting.explained[:1]), timed, run=setting.run)
+    seconds = (known.seconds or 0.0) * sum(map(_work, every)) / sum(_work(one) for one, _ in timed)
+    return Plan(tuple(every), seconds)
+
+
+def _work(one: PlannedSweep) -> int:
+    return one.forward + one.backward
+
+
+def later_passes(setting: Setting, clusters: Sequence[LayerClusters]) -> list[Pass]:
+    """All passes after the statistics, which can be made in any order and in portions."""
+    others = others_pass(setting)
+    return [one for layer in clusters for one in passes_of(setting, layer).values()] + ([others] if others else [])

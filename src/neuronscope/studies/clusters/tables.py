@@ -24,6 +24,7 @@ from neuronscope.studies.clusters.statistics import LayerClusters
 
 Variable = tuple[tuple[str, ...], np.ndarray, str, str]
 _TOP = 5  # classes among which the label counts as found
+_PART_AXIS = 2  # of what is kept of panels
 _SIDE = 224  # pixels of a panel's pictures at most
 
 
@@ -500,25 +501,37 @@ def completeness_group(setting: Setting, evidence: Sequence[LayerEvidence]) -> x
 
 
 def panels_group(setting: Setting, evidence: Sequence[LayerEvidence]) -> xr.Dataset | None:
-    """Images with their maps, layer by layer: unfiltered, without the first main cluster, and of each cluster alone."""
-    parts = [_panels_of(setting, one) for one in evidence if one.panels is not None]
+    """Images with their maps, by layer, k and cluster: unfiltered, without the cluster, and of each cluster alone.
+
+    Where clusterings differ in k, maps of clusters that one lacks are nan.
+    """
+    most = max(setting.shown, default=0)
+    parts = [
+        _panels_of(setting, one, k, cluster, parts=2 + most)
+        for one in evidence
+        for k, clusters in setting.shown.items()
+        for cluster in clusters
+    ]
     if not parts:
         return None
-    k = setting.spec.main_k
     return xr.concat(parts, dim="panel").assign_coords(
-        part_name=("part", np.array(["baseline", "filtered", *(f"cluster_{c}" for c in range(k))], dtype=object)),
+        part_name=("part", np.array(["baseline", "filtered", *(f"cluster_{c}" for c in range(most))], dtype=object)),
         method_name=("method", np.array(list(setting.methods), dtype=object)),
         metric_name=("metric", np.array(setting.spec.metrics, dtype=object)),
     )
 
 
-def _panels_of(setting: Setting, one: LayerEvidence) -> xr.Dataset:
-    shown, plan, methods = one.panels, one.class_plan, list(setting.methods)
-    if shown is None:
-        raise AssertionError  # the caller looked
+def _panels_of(setting: Setting, one: LayerEvidence, k: int, cluster: int, *, parts: int) -> xr.Dataset:
+    """The panels of a layer without one cluster, with as many parts as all panels have."""
+    (plan, shown), methods = one.panels[k], list(setting.methods)
     images: Data = setting.data.take(shown.index)
     frames = np.stack([_frame(setting, images, row) for row in range(len(images))])
-    chosen = [0, plan.main[0], *plan.alone]
+    chosen = [0, plan.main[cluster], *plan.alone]
+
+    def padded(values: np.ndarray) -> np.ndarray:
+        lacking = [(0, parts - len(chosen)) if axis == _PART_AXIS else (0, 0) for axis in range(values.ndim)]
+        return np.pad(values, lacking, constant_values=False if values.dtype == bool else np.nan)
+
     surface = np.stack([shown.values[f"{method}/surface"][:, chosen] for method in methods], axis=1).astype(np.float32)
     fall, sparse = (np.moveaxis(cube(setting, shown, name)[:, chosen], 1, 2) for name in ("faithfulness", "sparsity"))
     axes, count = ("panel", "method", "part", "metric"), len(images)
@@ -531,14 +544,14 @@ def _panels_of(setting: Setting, one: LayerEvidence) -> xr.Dataset:
             "label_name": ("panel", _class_names(setting, shown.label)),
             "predicted_name": ("panel", _class_names(setting, shown.values["predicted"])),
             "layer": ("panel", np.array([one.clusters.layer.name] * count, dtype=object)),
-            "cluster": ("panel", np.zeros(count, dtype=np.int64)),
-            "k": ("panel", np.full(count, setting.spec.main_k)),
+            "cluster": ("panel", np.full(count, cluster)),
+            "k": ("panel", np.full(count, k)),
             "frame": (("panel", "frame_y", "frame_x", "channel"), frames),
-            "maps": (("panel", "method", "part", "y", "x"), surface.astype(np.float16)),
-            "masks": (("panel", "method", "part", "metric", "y", "x"), masks),
+            "maps": (("panel", "method", "part", "y", "x"), padded(surface.astype(np.float16))),
+            "masks": (("panel", "method", "part", "metric", "y", "x"), padded(masks)),
             "before": ("panel", shown.values["probability"]),
-            "after": (axes, (shown.values["probability"][:, None, None, None] - fall).astype(np.float32)),
-            "sparsity": (axes, sparse.astype(np.float32)),
+            "after": (axes, padded((shown.values["probability"][:, None, None, None] - fall).astype(np.float32))),
+            "sparsity": (axes, padded(sparse.astype(np.float32))),
         }
     )
 
