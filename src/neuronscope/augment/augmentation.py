@@ -138,11 +138,11 @@ def decoded(
         )
         raise InputError(message)
     low, high = _ends(augmentation)
-    values = low + unit.astype(np.float64) * (high - low)
+    values: Float[np.ndarray, "n p"] = low + unit.astype(np.float64) * (high - low)
     if integers == "continuous":
         return values
     # Rounding may carry a number just below 1 to the end, which a whole number does not reach.
-    return np.where(_whole(augmentation), np.minimum(np.floor(values), high - 1), values)
+    return np.asarray(np.where(_whole(augmentation), np.minimum(np.floor(values), high - 1), values))
 
 
 def severity(augmentation: Augmentation, values: Float[np.ndarray, "n p"], strength: float) -> Float[np.ndarray, "n p"]:
@@ -172,7 +172,8 @@ def severity(augmentation: Augmentation, values: Float[np.ndarray, "n p"], stren
         raise InputError(message)
     neutral = np.array([np.nan if one.neutral is None else one.neutral for one in augmentation.parameters])
     moved = neutral + strength * (values - neutral)
-    return np.where(np.isnan(neutral), values, np.where(_whole(augmentation), np.round(moved), moved))
+    weaker = np.where(_whole(augmentation), np.round(moved), moved)
+    return np.asarray(np.where(np.isnan(neutral), values, weaker))
 
 
 def check_channels(augmentations: Sequence[Augmentation], channels: int) -> None:

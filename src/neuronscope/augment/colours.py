@@ -92,8 +92,8 @@ def column(parameters: Float[Tensor, "n p"], number: int, images: Float[Tensor, 
 
 def grey_levels(images: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n 1 h w"]:
     """Grey level of each pixel."""
-    red, green, blue = images.split(1, dim=1)
-    return (red * LUMA[0]).add_(green, alpha=LUMA[1]).add_(blue, alpha=LUMA[2])
+    red, green, blue = images.unbind(1)
+    return (red * LUMA[0]).add_(green, alpha=LUMA[1]).add_(blue, alpha=LUMA[2])[:, None]
 
 
 def _sextants(

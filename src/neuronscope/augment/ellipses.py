@@ -13,6 +13,10 @@ Centre = Literal["exact", "swapped"]
 """Whether the middle of the image is (W // 2, H // 2), or (H // 2, W // 2) as in the original; the same for squares."""
 
 
+_RIM = 1e-6
+"""How far outside, as a share of the squared distance, still is inside: rounding must not decide about the rim."""
+
+
 @dataclass(frozen=True, eq=False)
 class Ellipses:
     """Ellipses in images.
@@ -38,7 +42,8 @@ class Ellipses:
         u = x * turn.cos() - y * turn.sin()
         v = x * turn.sin() + y * turn.cos()
         # Not divided by the half-axes, which may be 0.
-        return ((u * down) ** 2 + (v * across) ** 2 <= (across * down) ** 2) & (across * down > 0)
+        area = across * down
+        return ((u * down) ** 2 + (v * across) ** 2 <= area**2 * (1 + _RIM)) & (area > 0)
 
 
 def ellipses(parameters: Float[Tensor, "n 5"], height: int, width: int, *, centre: Centre = "exact") -> Ellipses:

@@ -89,8 +89,8 @@ def margins(angle: Float[Tensor, "n"], side: int) -> Float[Tensor, "n"]:
     """Whole pixels cropped at each end of a side, for an angle in degrees.
 
     `round(t / (1 - t^2) (S - S t))` with `t = |tan angle|`, as in the original, which is `S t / (1 + t)`: about
-    twice what the wedges of a square image need. Wedges remain where the sides of an image differ by more than a factor
-    of 2. At least one pixel is left.
+    twice what the wedges of a square image need. Wedges remain where one side is about twice the other or more. At
+    least one pixel is left.
     """
     slope = torch.deg2rad(angle).tan().abs()
     return (side * slope / (1 + slope)).round().clamp(max=(side - 1) // 2)
