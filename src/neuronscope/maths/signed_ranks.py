@@ -160,16 +160,17 @@ def signed_ranks(difference: Float[np.ndarray, "m s"]) -> SignedRanks:
         array([ 0.667, -0.833])
     """
     count, columns = difference.shape
-    balance, ties = np.full(columns, np.nan), np.full(columns, np.nan)
+    balance, ties, zeros = np.full(columns, np.nan), np.full(columns, np.nan), np.zeros(columns, dtype=np.int64)
     for block in unit_blocks(columns, images=count) if count else ():
-        own, broken = _finite(difference[:, block])
+        own, unsound = _finite(difference[:, block])
         ordered = sort_units(np.abs(own))
         signs = np.sign(np.take_along_axis(own.T, ordered.order, axis=1)).astype(np.int64)
-        signed = np.where(broken, np.nan, (ordered.doubled_ranks() * signs).sum(axis=1) / 2)
+        signed = np.where(unsound > 0, np.nan, (ordered.doubled_ranks() * signs).sum(axis=1) / 2)
         sizes = np.where(signs.ravel()[_places(ordered)] != 0, ordered.sizes, 0).astype(np.float64)
         balance[block] = signed
+        zeros[block] = (signs == 0).sum(axis=1) - unsound
         ties[block] = np.bincount(ordered.rows, weights=sizes**3 - sizes, minlength=len(signed))
-    return SignedRanks(count, balance, (difference == 0).sum(axis=0), np.where(np.isnan(balance), np.nan, ties))
+    return SignedRanks(count, balance, zeros, np.where(np.isnan(balance), np.nan, ties))
 
 
 def signed_ranks_of_counts(
@@ -338,19 +339,20 @@ def rank_biserial_interval(
 def _jackknife(difference: np.ndarray) -> tuple[Float[np.ndarray, "u"], Float[np.ndarray, "u"]]:
     """Rank-biserial correlation, and its standard error from leaving out one image at a time."""
     images, draws, units = difference.shape
-    own, broken = _finite(difference.reshape(images * draws, units))
+    own, unsound = _finite(difference.reshape(images * draws, units))
     by_image = own.reshape(difference.shape)
     signs = np.sign(by_image).sum(axis=1, dtype=np.float64)
-    within = np.zeros((images, units))
-    for draw in range(draws):
-        within += np.sign(by_image + by_image[:, draw, None]).sum(axis=1, dtype=np.float64)
+    within = signs.copy()
+    for draw in range(draws - 1):
+        pairs = by_image[:, draw + 1 :] + by_image[:, draw, None]
+        within += 2 * np.sign(pairs).sum(axis=1, dtype=np.float64)
     across = _pair_signs(own, draws=draws)
     count, rest = float(images * draws), float((images - 1) * draws)
     # each sum runs over ordered pairs: one image leaves with its row, its column, and back comes what was taken twice
     whole = (across.sum(axis=0) + signs.sum(axis=0)) / (count * (count + 1))
     left = (across.sum(axis=0) - 2 * across + within + signs.sum(axis=0) - signs) / (rest * (rest + 1))
     error = np.sqrt((images - 1) * left.var(axis=0))
-    void = broken | (own == 0).all(axis=0)
+    void = (unsound > 0) | (own == 0).all(axis=0)
     return np.where(void, np.nan, whole), np.where(void, np.nan, error)
 
 
@@ -388,7 +390,8 @@ def _places(ordered: SortedBlock) -> Int[np.ndarray, "t"]:
 
 
 def _finite(difference: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The differences with 0 for those that are not finite, and which columns have such."""
-    sound = np.isfinite(difference)
-    broken = ~sound.all(axis=0)
-    return (np.where(sound, difference, 0.0) if broken.any() else difference), broken
+    """The differences with 0 for those not finite, unit by unit in memory; and how many of each unit are not."""
+    own = np.array(difference.T, order="C")
+    unsound = ~np.isfinite(own)
+    own[unsound] = 0.0
+    return own.T, unsound.sum(axis=1)
