@@ -392,6 +392,34 @@ def test_a_missing_class_is_named(subject, data):
         run_clusters(subject, few, ClustersSpec(**{**QUICK, "class_end": 4}))
 
 
+def test_images_without_gradient_are_said(caplog):
+    """Black images silence a network without biases: they are named; where there are no others, the study stops."""
+    torch.manual_seed(0)
+    module = nn.Sequential(
+        nn.Conv2d(1, 6, 3, bias=False), nn.ReLU(), nn.AdaptiveAvgPool2d(4), nn.Flatten(), nn.Linear(96, 4)
+    ).eval()
+    given = {"input_shape": (1, SIDE, SIDE), "preprocess": ns.Preprocess(channels=1, mean=(), std=())}
+    images = np.random.default_rng(0).integers(0, 255, size=(40, 1, SIDE, SIDE)).astype(np.uint8)
+    images[::4] = 0
+    spec = ClustersSpec(**{**QUICK, "panels": 0, "fractions": (), "methods": ("ig", "saliency"), "sanity": "none"})
+
+    def explained(module):
+        labels, classes = np.arange(40) % 4, ("a", "b", "c", "d")
+        some = ns.data_from_arrays(torch.from_numpy(images), labels, name="some black", classes=classes)
+        return run_clusters(ns.subject_from(module, name="no bias", **given), some, spec, run=ns.Run(batch_size=6))
+
+    table = explained(module).tree["images"].to_dataset()
+    black = [row for row in table["row"].to_numpy().tolist() if row % 4 == 0]
+    assert black
+    for method in ("ig", "saliency"):
+        words = f"{len(black)} of 12 images have no gradient at 0 by {method}"
+        assert f"{words}, and maps that are 0 everywhere: rows {', '.join(map(str, black))}" in caplog.text
+    assert (table["sparsity"].to_numpy()[np.isin(table["row"], black)][:, 0] == 0).all()
+    nn.init.zeros_(module[4].weight)
+    with pytest.raises(ns.InputError, match="none of the 12 images has a gradient at '0'"):
+        explained(module)
+
+
 def test_a_dead_layer_is_refused(data):
     """Units that never do anything are no clusters."""
     conv = nn.Conv2d(1, 4, 3)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float, Int, Shaped
 
+from neuronscope.errors import InputError
 from neuronscope.maths.streams import Each, RowsAnswer, StackRows
 from neuronscope.steps import MaskGroup, PredictMasked, Step
 from neuronscope.studies.clusters.configurations import Plan, plan_of
@@ -16,6 +18,11 @@ from neuronscope.studies.clusters.explain import Explain
 from neuronscope.studies.clusters.setting import Setting
 from neuronscope.studies.clusters.statistics import LayerClusters
 from neuronscope.sweep import PlannedSweep, Swept, planned, sweep
+
+LOGGER = logging.getLogger("neuronscope")
+
+_NAMED = 8
+"""Images that a message names."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,11 +143,16 @@ def passes_of(setting: Setting, clusters: LayerClusters) -> dict[str, Pass]:
 
 
 def explain_layer(setting: Setting, clusters: LayerClusters) -> LayerEvidence:
-    """Make all passes over a layer."""
+    """Make all passes over a layer.
+
+    Raises:
+        InputError: no image has a gradient there.
+    """
     passes = passes_of(setting, clusters)
     found = {key: one.swept(setting) for key, one in passes.items()}
     judged = {key: _judged(one, found[key]) for key, one in passes.items() if key != "dropped"}
     few = plan_of(setting, clusters, controls=False)
+    _check_gradients(setting, clusters.layer.name, judged["judged"])
     return LayerEvidence(
         clusters,
         plan=plan_of(setting, clusters),
@@ -150,6 +162,28 @@ def explain_layer(setting: Setting, clusters: LayerClusters) -> LayerEvidence:
         class_plan=few,
         panels={k: (plan_of(setting, clusters, controls=False, k=k), judged[f"panels {k}"]) for k in setting.shown},
     )
+
+
+def _check_gradients(setting: Setting, layer: str, judged: Judged) -> None:
+    """Say which images have maps that are 0 everywhere: nothing in them comes first, so faithfulness means little.
+
+    Raises:
+        InputError: all of them, by every method.
+    """
+    blank = {name: np.isnan(judged.values[f"{name}/share"]).all(axis=1) for name in setting.methods}
+    if all(own.all() for own in blank.values()):
+        message = (
+            f"none of the {len(judged.index)} images has a gradient at '{layer}': no class explained depends on it "
+            "there. Give another layer, another --target, or other images"
+        )
+        raise InputError(message)
+    for name, own in blank.items():
+        if own.any():
+            rows = ", ".join(map(str, judged.index[own][:_NAMED])) + (", ..." if own.sum() > _NAMED else "")
+            LOGGER.warning(
+                "%d of %d images have no gradient at %s by %s, and maps that are 0 everywhere: rows %s",
+                own.sum(), len(own), layer, name, rows,
+            )  # fmt: skip
 
 
 def explain_step(setting: Setting, clusters: LayerClusters, plan: Plan) -> Explain:

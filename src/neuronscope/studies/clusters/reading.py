@@ -163,8 +163,10 @@ def _load(path: Path) -> Mapping[str, np.ndarray]:
         message = f"{path} does not exist. Give a file or folder that neuron_stats.py or this study has written"
         raise DataError(message) from error
     except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error, RuntimeError) as error:
+        # numpy takes whatever it does not know for pickled objects, and says how to load them: that would run code.
+        cause = "it is no such archive, or holds objects" if isinstance(error, ValueError) else error
         message = (
-            f"{path} cannot be read ({error}). Expected an archive (.npz) of plain numbers as neuron_stats.py writes "
+            f"{path} cannot be read ({cause}). Expected an archive (.npz) of plain numbers as neuron_stats.py writes "
             "it: it is torn or of something else, make it again"
         )
         raise DataError(message) from error
