@@ -14,6 +14,7 @@ from torch import nn
 import neuronscope as ns
 from neuronscope.result import open_result, same
 from neuronscope.studies.clusters import plan_clusters, run_clusters
+from neuronscope.studies.clusters.keep import kept_of
 from neuronscope.studies.clusters.original.parts import Original
 from neuronscope.studies.clusters.original.pictures import write_panels
 from neuronscope.studies.clusters.setting import settle
@@ -238,7 +239,8 @@ def test_shuffled_weights_spoil_the_map(result):
 
 def test_whole_maps_are_kept_where_asked(subject, data, tmp_path):
     """A file for each image, configuration and method; parts add up to the baseline's map."""
-    spec = ClustersSpec(**{**QUICK, "keep_in": str(tmp_path), "methods": ("ig",), "sanity": "none", "panels": 0})
+    options = {**QUICK, "keep_in": str(tmp_path), "methods": ("ig",), "sanity": "none", "panels": 0}
+    spec = ClustersSpec(**options, keep="whole")
     rows = run_clusters(subject, data, spec, run=ns.Run(seed=0, batch_size=6)).tree["images"]["row"].to_numpy()
     folder = tmp_path / "0"
     assert sorted(path.name for path in folder.iterdir()) == [
@@ -249,6 +251,13 @@ def test_whole_maps_are_kept_where_asked(subject, data, tmp_path):
     )
     assert whole.shape == (1, SIDE, SIDE)
     assert np.allclose(sum(parts), whole, atol=1e-5)
+    run_clusters(subject, data, ClustersSpec(**{**options, "keep_in": str(tmp_path / "few")}), run=ns.Run(batch_size=6))
+    sums = np.load(tmp_path / "few" / "0" / "baseline" / f"ig_{rows[0]}.npy")
+    assert (sums.shape, sums.dtype) == ((SIDE, SIDE), np.float16)
+    expected = np.abs(whole).sum(0) / np.abs(whole).sum(0).max()
+    assert np.allclose(sums, expected, rtol=1e-3, atol=1e-7)  # ten bits, and the least number of half precision
+    masses = kept_of(whole, keep="masses")
+    assert np.allclose(masses, np.abs(whole).sum(0).reshape(14, 2, 14, 2).sum((1, 3)), rtol=1e-5)
 
 
 def test_clusters_know_their_relatives(subject, data):

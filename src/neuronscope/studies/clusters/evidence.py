@@ -203,6 +203,7 @@ def explain_step(setting: Setting, clusters: LayerClusters, plan: Plan) -> Expla
         sums="float32-sums" if setting.has("float32-sums") else "float64",
         shape=setting.subject.input_shape,
         seed=setting.run.seed,
+        memory=setting.at_once,
     )
 
 

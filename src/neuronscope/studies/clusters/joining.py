@@ -16,7 +16,7 @@ from neuronscope.studies.clusters.page import clusters_page
 LOGGER = logging.getLogger("neuronscope")
 
 _RANGE = ("class_start", "class_end")
-_FREE = (*_RANGE, "keep_in")
+_FREE = (*_RANGE, "keep_in", "keep")
 """Options that runs may differ in."""
 
 _SHOWN = 8

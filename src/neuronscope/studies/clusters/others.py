@@ -238,6 +238,7 @@ def others_pass(setting: Setting) -> Pass | None:
         sums="float32-sums" if setting.has("float32-sums") else "float64",
         seed=setting.run.seed,
         shape=setting.subject.input_shape,
+        memory=setting.at_once,
     )
     kept = tuple(name for name in step.shapes(len(setting.subject.classes)) if name != "logits")
     return Pass("other maps", setting.explained, step, kept)

@@ -18,6 +18,7 @@ from neuronscope.models.subject import Subject
 from neuronscope.quantities import memory_size
 from neuronscope.run import Run
 from neuronscope.steps.filtered import (
+    MEMORY,
     Blurred,
     Colour,
     GradCam,
@@ -81,6 +82,11 @@ class Setting:
     def ks(self) -> tuple[int, ...]:
         """Numbers of clusters, ascending; that with controls is among them."""
         return tuple(sorted({*self.spec.k, self.spec.main_k}))
+
+    @property
+    def at_once(self) -> int:
+        """Bytes of activations and maps that a step may hold."""
+        return min(MEMORY, self.run.memory or MEMORY)
 
     @property
     def shown(self) -> dict[int, tuple[int, ...]]:

@@ -94,9 +94,11 @@ class ClustersSpec:
     panel_clusters: Annotated[
         str, Field(description="clusters that they are shown without: all, or numbers as in 0,2")
     ] = "0"
-    keep_in: Annotated[
-        str, Field(description="folder for whole attributions, a file for each image; default: none")
-    ] = ""
+    keep_in: Annotated[str, Field(description="folder for attributions, a file for each image; default: none")] = ""
+    keep: Annotated[
+        Literal["sums", "masses", "whole"],
+        Field(description="what of them: sums over channels in half precision, masses of patches, or all of it"),
+    ] = "sums"
     draws: Annotated[int, Field(ge=100, description="bootstrap samples of the intervals")] = 10_000
     level: Annotated[float, Field(gt=0.5, lt=1, description="coverage of the intervals")] = 0.95
     legacy: Annotated[tuple[str, ...], Field(description="named deviations: see `neuronscope list studies`")] = ()

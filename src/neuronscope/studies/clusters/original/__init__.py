@@ -90,8 +90,9 @@ def _manifest(original: Original, written: list[Path]) -> Path:
     kept = (
         "attributions/ beside each metrics.json: one array for each method and image, named by the image's row"
         if whole
-        else "whole maps are not kept: of each image the masses and the metrics are, in the result; of those with a "
-        "panel also the maps, summed over channels"
+        else "not in the result, which has the metrics of each image, and the maps of those with a panel, summed over "
+        "channels; attributions of all images are in the folder that --keep-in names: "
+        f"{original.spec.get('keep_in') or 'none'}"
     )
     missing = []
     random = [one for one in original.filters if one.kind == "random"]
