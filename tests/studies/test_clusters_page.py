@@ -397,7 +397,7 @@ def test_no_effect_is_said_to_be_none():
 
 def test_layer_without_clusters_is_said_to_have_none(page):
     """The null can say no; then cluster numbers are called arbitrary."""
-    assert "mixed.end: no clusters here." in said(page, tone="note")
+    assert "mixed.end: No clusters: p = 0.3. What follows still cuts" in said(page, tone="note")
     assert "block_1: k = 3 has the highest silhouette." in said(page, tone="plain")
     frame = blocks(page)["tables", "clusterings"].frame
     assert frame["chosen"].tolist() == ["", "yes", "", ""]
@@ -577,3 +577,32 @@ def test_controls_are_those_of_the_cluster():
     row = int(view.rows("filter", layer=SECOND, k=MAIN, cluster=1)[0])
     assert {(str(view.layer[i]), int(view.cluster[i])) for i in view.controls(row, "random")} == {(SECOND, 1)}
     assert [str(view.layer[i]) for i in view.controls(row, "ranking")] == [SECOND]
+
+
+@pytest.mark.parametrize(
+    ("share", "tone", "words"),
+    [(0.9, "warning", "most of what makes a map faithful is in the image"), (0.1, "plain", "depends on the weights")],
+)
+def test_maps_of_a_shuffled_network_are_judged(share, tone, words):
+    """They stand between a random order and the untouched map; near the latter, faithfulness is not the network's."""
+    groups = every_group()
+    result = made(groups)
+    known = groups["metrics"]["faithfulness_mean"].to_numpy()
+    kinds = groups["configurations"]["kind"].to_numpy().tolist()
+    base, floor = known[kinds.index("baseline")], known[kinds.index("ranking")]
+    shuffled = floor + share * (base - floor)
+    groups["unfiltered"] = xr.Dataset(
+        {
+            f"{what}_{part}": (("map", "metric"), shuffled)
+            for what in ("faithfulness", "sparsity")
+            for part in ("mean", "std", "low", "high")
+        },
+        coords={
+            "map_name": ("map", texts([f"{method}, shuffled weights" for method in METHODS])),
+            "metric_name": ("metric", texts(METRICS)),
+        },
+    )
+    page = made(groups).page()
+    assert f"{share:.0%} (integrated gradients, patch)" in said(page, tone=tone)
+    assert words in said(page, tone=tone)
+    assert "Of the way from a random order" not in said(result.page(), tone=tone)

@@ -27,6 +27,7 @@ from neuronscope.steps.filtered import MEMORY, Filtered, Method, Whole
 from neuronscope.steps.masked_inputs import drops, measured_classes
 from neuronscope.studies.clusters.evidence import Pass
 from neuronscope.studies.clusters.setting import Setting
+from neuronscope.studies.clusters.spec import SHUFFLED
 from neuronscope.units import LayerInfo
 
 _WINDOW = 16  # pixels of the side of an occluding window, at a side of 224
@@ -113,7 +114,7 @@ class OtherMaps:
                     self.layer, everything, method, target=self.target, memory=self.memory, summary=Whole(self.shape)
                 )
                 maps = step(other, batch)["maps"][:, 0]
-                found |= self._judged(f"{name}, shuffled weights", model, batch, maps, (logits, measured))
+                found |= self._judged(f"{name}{SHUFFLED}", model, batch, maps, (logits, measured))
         for name in self.captum:
             maps = captum_map(name, model, batch.image, explained, seed=self.seed)
             found |= self._judged(f"Captum {name}", model, batch, maps, (logits, measured))
@@ -130,7 +131,7 @@ class OtherMaps:
     @property
     def names(self) -> tuple[str, ...]:
         """Of the maps."""
-        return (*(f"{name}, shuffled weights" for name in self.shuffled), *(f"Captum {name}" for name in self.captum))
+        return (*(f"{name}{SHUFFLED}" for name in self.shuffled), *(f"Captum {name}" for name in self.captum))
 
     @property
     def passes(self) -> tuple[int, int]:

@@ -284,9 +284,11 @@ def _classes(subject: Subject, data: Data, spec: ClustersSpec) -> tuple[tuple[in
     )
     missing = [number for number, rows in found if not len(rows)]
     if missing:
+        name = subject.classes[missing[0]]
+        words = "" if name == str(missing[0]) else f" ({name})"
         message = (
             f"{len(missing)} of the {len(found)} classes have no image in {data.name}, the first of them class "
-            f"{missing[0]} ({subject.classes[missing[0]]}). Add their folders, or choose other classes"
+            f"{missing[0]}{words}. Add their folders, or choose other classes"
         )
         raise InputError(message)
     return found

@@ -21,6 +21,9 @@ LEGACY: dict[str, str] = {
 PRESETS: dict[str, str] = {f"block_{number}": f"features.denseblock{number}" for number in (1, 2, 3, 4)}
 """Short names of layers of DenseNet, as in the original."""
 
+SHUFFLED = ", shuffled weights"
+"""End of the names of maps of a network with shuffled weights."""
+
 MethodName = Literal["ig", "saliency", "signed_saliency", "input_x_gradient", "smoothgrad", "gradcam"]
 MetricName = Literal["patch", "pixel"]
 Profile = Literal["activation", "gradient"]

@@ -68,8 +68,8 @@ def _choices(view: View, table: xr.Dataset) -> Iterator[Block]:
         none = reason.startswith(_NO_CLUSTERS) or (not reason and chosen is not None and not (chosen[own] == 1).any())
         if none:
             yield Text(
-                f"{view.short(layer)}: no clusters here. {reason} What follows still cuts its channels into k parts, "
-                "but these are not groups that the statistics show.".replace("  ", " "),
+                f"{view.short(layer)}: {reason or 'No clusters.'} What follows still cuts its channels into k parts, "
+                "but these are not groups that the statistics show.",
                 tone="note",
             )
         elif reason:

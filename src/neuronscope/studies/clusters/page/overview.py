@@ -88,12 +88,13 @@ def _effect(view: View) -> Iterator[Block]:
     tried = len(filters) * len(view.methods) * len(view.metrics)
     what = f"{view.title(best.row)}, {view.method(best.method)}, {view.metrics[best.metric]} metric"
     told = bool(view.told(np.array(q))) and value > 0
+    digits = decimals(100 * value, 100 * low, 100 * high)
     yield Stat(
         "best filter",
-        signed(100 * value, f"+.{decimals(100 * value)}f"),
+        signed(100 * value, f"+.{digits}f"),
         POINTS,
-        100 * low,
-        100 * high,
+        round(100 * low, digits),
+        round(100 * high, digits),
         f"{what}; {probable(q)}, the largest of {tried} tried" + ("" if told else "; not distinguishable from no gain"),
     )
     main = best_filter(view, view.main_filters)
