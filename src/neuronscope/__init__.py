@@ -92,6 +92,7 @@ if TYPE_CHECKING:
     from neuronscope.studies.concepts.paste_grid import PasteTrials, find_class, try_pastes
     from neuronscope.studies.importance import ImportanceSpec, run_importance
     from neuronscope.studies.layers import LayersSpec, run_layers
+    from neuronscope.studies.sensitivity import SensitivitySpec, run_sensitivity
     from neuronscope.studies.study import Study
     from neuronscope.sweep import Plan, PlannedSweep, rounds, sweep
     from neuronscope.training import Trained, TrainSpec, train
@@ -181,6 +182,7 @@ __all__ = [
     "ResultFileError",
     "Run",
     "Section",
+    "SensitivitySpec",
     "Serial",
     "Series",
     "StackRows",
@@ -234,6 +236,7 @@ __all__ = [
     "run_concepts",
     "run_importance",
     "run_layers",
+    "run_sensitivity",
     "scale",
     "sort_imagenet",
     "stop_gradient",
@@ -276,6 +279,7 @@ _HOMES = {
     "studies.concepts.paste_grid": "PasteTrials find_class try_pastes",
     "studies.importance": "ImportanceSpec run_importance",
     "studies.layers": "LayersSpec run_layers",
+    "studies.sensitivity": "SensitivitySpec run_sensitivity",
     "studies.study": "Study",
     "studies": "STUDIES",
     "sweep": "Plan PlannedSweep rounds sweep",

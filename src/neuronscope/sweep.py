@@ -416,13 +416,14 @@ def check_memory(one: PlannedSweep, *, run: Run) -> None:
         raise InputError(message)
 
 
-def timed(subject: Subject, data: Data, step: Step, *, run: Run) -> float:
+def timed(subject: Subject, data: Data | Design, step: Step, *, run: Run) -> float:
     """Seconds per image of a step, decoding included, measured on a few images."""
-    few = data.take(range(min(_PROBE_IMAGES, len(data))))
+    few = data.start(_PROBE_IMAGES) if isinstance(data, Design) else data.take(range(min(_PROBE_IMAGES, len(data))))
+    shown = few.data if isinstance(few, Design) else few
 
     def once() -> float:
         start = time.perf_counter()
-        for batch in batches(few, subject.preprocess.batch, batch_size=run.batch_size, workers=run.workers):
+        for batch in batches(shown, subject.preprocess.batch, batch_size=_batch_size(few, run), workers=run.workers):
             step(module, _placed_batch(batch, few, run))
         return time.perf_counter() - start
 

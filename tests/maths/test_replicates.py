@@ -9,7 +9,14 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from neuronscope.errors import InputError
-from neuronscope.maths.replicates import above_zero_p, scattered, settled_pairs, t_interval
+from neuronscope.maths.replicates import (
+    above_zero_p,
+    ratio_parts,
+    ratio_scattered,
+    scattered,
+    settled_pairs,
+    t_interval,
+)
 
 
 @given(st.lists(st.floats(-1e3, 1e3), min_size=2, max_size=12), st.floats(-1e6, 1e6))
@@ -40,6 +47,29 @@ def test_intervals_cover():
     interval = t_interval(found.mean, found)
     share = ((interval.low <= 3) & (interval.high >= 3)).mean()
     assert abs(share - 0.95) < 3 * np.sqrt(0.95 * 0.05 / 4000)
+
+
+def test_a_ratio_is_that_of_the_means():
+    """Folded or stored, ratio and error are the linearised ones, written plainly."""
+    rng = np.random.default_rng(3)
+    top, bottom = rng.normal(2.0, 1.0, (7, 3, 5)), rng.normal(4.0, 1.0, (7, 5))
+    found = None
+    for one, other in zip(top, bottom, strict=True):
+        found = ratio_scattered(found, one, other)
+    ratio = top.mean(0) / bottom.mean(0)
+    left = (top - ratio * bottom[:, None]) / bottom.mean(0)
+    assert np.allclose(found.ratio, ratio)
+    assert np.allclose(found.error, left.std(0, ddof=1) / np.sqrt(7))
+    parts = ratio_parts(top, bottom[:, None])
+    assert np.allclose(parts.mean(0), ratio)
+    assert np.allclose(parts.std(0, ddof=1) / np.sqrt(7), found.error)
+
+
+def test_a_bottom_of_nothing_has_no_ratio():
+    """An output that never varies has no share: nan, also folded."""
+    found = ratio_scattered(ratio_scattered(None, np.zeros((2, 1)), np.zeros(1)), np.zeros((2, 1)), np.zeros(1))
+    assert np.isnan(found.ratio).all()
+    assert np.isnan(found.error).all()
 
 
 def test_p_values_are_those_of_the_t_test():

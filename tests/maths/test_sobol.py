@@ -16,8 +16,10 @@ from neuronscope.errors import InputError
 from neuronscope.maths.sobol import (
     SaltelliDesign,
     SobolSums,
-    joined,
+    covariances,
+    indices_from,
     moments_of,
+    moments_together,
     per_unit,
     sobol_indices,
     sobol_points,
@@ -173,17 +175,13 @@ def test_any_cut_gives_the_indices_of_all_rows(base, cuts, halves, order):
             assert np.allclose(getattr(found, name), getattr(expected, name), rtol=1e-9, atol=1e-9)
 
 
-def test_designs_add_up():
-    """Two scrambles joined are one design with the points of both."""
+def test_moments_of_two_designs():
+    """Moments of two designs together are those of all their rows."""
     parts = [design(GROUPS, 16, seed=seed) for seed in (0, 1)]
     ys = [outputs(part.unit(np.arange(len(part)))) for part in parts]
-    fold = SobolSums(("y",), groups=3)
-    both = joined(fold, joined(fold, None, sums_of(parts[0], ys[0])), sums_of(parts[1], ys[1]))
-    whole = SaltelliDesign(GROUPS, np.concatenate([part.points for part in parts]))
-    expected = sobol_indices(sums_of(whole, np.concatenate(ys)))
-    found = sobol_indices(both)
-    assert np.allclose(found.first, expected.first, atol=1e-9)
-    assert np.allclose(found.second, expected.second, atol=1e-9)
+    both = moments_together(*(moments_of(sums_of(part, y)) for part, y in zip(parts, ys, strict=True)))
+    assert np.allclose(both.mean, np.concatenate(ys).mean(0))
+    assert np.allclose(both.variance, np.concatenate(ys).var(0, ddof=1))
 
 
 def test_an_offset_of_a_thousand_does_not_hurt():
@@ -261,7 +259,7 @@ def test_a_unit_is_the_sum_of_its_positions():
     plan = design(GROUPS, 64)
     x = plan.unit(np.arange(len(plan)))
     y = np.stack([10 * x[:, 0], 0.001 * x[:, 2], x[:, 3], x[:, 3]], axis=1)
-    found = per_unit(sums_of(plan, y), units=2)
+    found = indices_from(per_unit(covariances(sums_of(plan, y)), units=2))
     single = indices_of(plan, y)
     assert found.total[:, 0] == pytest.approx(single.total[:, 0], abs=1e-6)
     assert found.total[:, 1] == pytest.approx(single.total[:, 2], abs=1e-6)

@@ -15,6 +15,7 @@ from jaxtyping import Float, Int, UInt8, UInt64
 from torch import Tensor
 
 from neuronscope.errors import DataError, InputError
+from neuronscope.preprocessing import Preprocess
 
 OnError = Literal["raise", "skip"]
 """What becomes of an image that cannot be read."""
@@ -132,6 +133,69 @@ class Pixels:
     def __call__(self, row: int) -> UInt8[Tensor, "c h w"]:
         """Raw pixels of one row."""
         return self.pixels[row]
+
+
+@dataclass(frozen=True)
+class Framed:
+    """A reader of images as a network sees them before they are scaled and normalised: resized and cropped."""
+
+    read: Callable[[int], UInt8[Tensor, "c h w"]]
+    preprocess: Preprocess
+
+    def __call__(self, row: int) -> UInt8[Tensor, "c h w"]:
+        """The frame of one row."""
+        return self.preprocess.frame(self.read(row))
+
+
+@dataclass(frozen=True)
+class OneAfterOther:
+    """A reader of the images of two readers, one after the other."""
+
+    first: Callable[[int], UInt8[Tensor, "c h w"]]
+    many: int
+    second: Callable[[int], UInt8[Tensor, "c h w"]]
+
+    def __call__(self, row: int) -> UInt8[Tensor, "c h w"]:
+        """Raw pixels of one row."""
+        return self.first(row) if row < self.many else self.second(row - self.many)
+
+
+def framed(data: Data, preprocess: Preprocess) -> Data:
+    """The same images cut to what a network sees, so that what happens to them next happens at that size.
+
+    Args:
+        data: raw images.
+        preprocess: of the network; its normalisation is left out.
+    """
+    return replace(
+        data,
+        read=Framed(data.read, preprocess),
+        fingerprint=hashlib.sha256(repr((data.fingerprint, preprocess)).encode()).hexdigest(),
+        pixels=None,
+    )
+
+
+def one_after_other(first: Data, second: Data) -> Data:
+    """The images of two data sets with the same classes, those of the first in front.
+
+    Raises:
+        DataError: they have different classes.
+    """
+    if first.classes != second.classes:
+        message = (
+            f"{first.name} has {len(first.classes)} classes and {second.name} has {len(second.classes)}, or others: "
+            "expected the same classes in the same order. Give images of the same classes"
+        )
+        raise DataError(message)
+    return Data(
+        name=f"{first.name} and {second.name}",
+        read=OneAfterOther(first.read, len(first), second.read),
+        labels=np.concatenate([first.labels, second.labels]),
+        classes=first.classes,
+        fingerprint=hashlib.sha256((first.fingerprint + second.fingerprint).encode()).hexdigest(),
+        ids=(*first.ids, *second.ids) if first.ids and second.ids else (),
+        on_error=first.on_error,
+    )
 
 
 def data_from_arrays(

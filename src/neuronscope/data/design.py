@@ -96,6 +96,11 @@ class Design:
         rows = replace(self.base, pixels=None).take(self.image_row, name=self.name)
         return replace(rows, read=Remembering(Rows(self.base.read, self.image_row)))
 
+    def start(self, least: int) -> Design:
+        """The first blocks, with at least so many rows where there are as many."""
+        rows = min(len(self), -(-least // self.block) * self.block)
+        return replace(self, image_row=self.image_row[:rows], parameters=self.parameters[np.arange(rows)])
+
     def batch_size(self, wanted: int) -> int:
         """The largest number of rows up to `wanted` that holds whole blocks.
 

@@ -39,6 +39,40 @@ class Scatter:
 
 
 @dataclass(frozen=True, eq=False)
+class RatioScatter:
+    """A ratio of two means over replicates, and its error, without the replicates themselves.
+
+    The ratio of the means is far steadier than the mean of the ratios: a replicate in which the bottom happens to be
+    nearly 0 hardly counts. Its error is that of the linearised ratio, `(top - ratio * bottom) / mean bottom` (W. G.
+    Cochran, "Sampling Techniques" (1977), section 6.3).
+
+    Attributes:
+        top, bottom: of the replicates; the bottom's axes are the last ones of the top's.
+        crossed: sum of products of their deviations.
+    """
+
+    top: Scatter
+    bottom: Scatter
+    crossed: Float[np.ndarray, "*s"]
+
+    @property
+    def ratio(self) -> Float[np.ndarray, "*s"]:
+        """Mean top over mean bottom; nan where the bottom is not above 0."""
+        bottom = np.where(self.bottom.mean > 0, self.bottom.mean, np.nan)
+        return np.asarray(self.top.mean / bottom)
+
+    @property
+    def error(self) -> Float[np.ndarray, "*s"]:
+        """Standard error of the ratio; nan for a single replicate."""
+        count, ratio = self.top.count, self.ratio
+        if count < 2:  # noqa: PLR2004 one number has no scatter
+            return np.full_like(ratio, np.nan)
+        squares = self.top.squares - 2 * ratio * self.crossed + ratio**2 * self.bottom.squares
+        bottom = np.where(self.bottom.mean > 0, self.bottom.mean, np.nan)
+        return np.asarray(np.sqrt(np.maximum(squares, 0.0) / ((count - 1) * count)) / bottom)
+
+
+@dataclass(frozen=True, eq=False)
 class Interval:
     """Ends of an interval, both of the shape of the estimate."""
 
@@ -66,6 +100,50 @@ def scattered(before: Scatter | None, values: Float[np.ndarray, "*s"]) -> Scatte
     apart = values - before.mean
     mean = before.mean + apart / count
     return Scatter(count, mean, before.squares + apart * (values - mean))
+
+
+def ratio_scattered(
+    before: RatioScatter | None, top: Float[np.ndarray, "*s"], bottom: Float[np.ndarray, "*t"]
+) -> RatioScatter:
+    """The scatter of a ratio after one more replicate.
+
+    Args:
+        before: None at the first.
+        top: of the new replicate.
+        bottom: of the new replicate; it is broadcast against the top.
+
+    Example:
+        >>> found = None
+        >>> for top, bottom in ((1.0, 2.0), (2.0, 4.0), (3.0, 6.0)):
+        ...     found = ratio_scattered(found, np.array([top]), np.array([bottom]))
+        >>> found.ratio.tolist(), found.error.tolist()
+        ([0.5], [0.0])
+    """
+    if before is None:
+        return RatioScatter(scattered(None, top), scattered(None, bottom), np.zeros_like(top))
+    after_bottom = scattered(before.bottom, bottom)
+    crossed = before.crossed + (top - before.top.mean) * (bottom - after_bottom.mean)
+    return RatioScatter(scattered(before.top, top), after_bottom, crossed)
+
+
+def ratio_parts(top: Float[np.ndarray, "r *s"], bottom: Float[np.ndarray, "r *t"]) -> Float[np.ndarray, "r *s"]:
+    """What each replicate says of a ratio of means, linearised: its mean is the ratio, its scatter the ratio's.
+
+    Args:
+        top: of each replicate.
+        bottom: of each replicate; one that is broadcast against the top.
+
+    Returns:
+        `ratio + (top - ratio * bottom) / mean bottom`; nan where the mean bottom is not above 0.
+
+    Example:
+        >>> ratio_parts(np.array([1.0, 3.0]), np.array([2.0, 2.0])).tolist()
+        [0.5, 1.5]
+    """
+    mean = bottom.mean(0)
+    mean = np.where(mean > 0, mean, np.nan)
+    ratio = top.mean(0) / mean
+    return np.asarray(ratio + (top - ratio * bottom) / mean)
 
 
 def t_quantile(count: int, level: float) -> float:

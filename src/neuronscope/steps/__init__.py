@@ -6,6 +6,7 @@ of a layer, a part of its units may be measured (`LayerInfo.part`), one part of 
 """
 
 from neuronscope.steps.ablate import FALLS, Ablate, MaskGroup, PredictMasked
+from neuronscope.steps.augmented import Augmented, augmented
 from neuronscope.steps.flow import absolute_flow
 from neuronscope.steps.gradients import AlongPath, Gradients, Target
 from neuronscope.steps.grouped import Grouped
@@ -20,6 +21,7 @@ __all__ = [
     "ZERO",
     "Ablate",
     "AlongPath",
+    "Augmented",
     "Fill",
     "Gradients",
     "Grouped",
@@ -33,6 +35,7 @@ __all__ = [
     "Variant",
     "absolute_flow",
     "activation_bytes",
+    "augmented",
     "check_called",
     "columns",
     "spatial_max",

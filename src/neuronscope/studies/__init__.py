@@ -5,7 +5,7 @@ Adding one is a row here and a folder beside. Studies never import one another.
 
 from __future__ import annotations
 
-from neuronscope.studies import clusters, concepts, importance, layers
+from neuronscope.studies import clusters, concepts, importance, layers, sensitivity
 from neuronscope.studies.study import Study
 
 STUDIES: dict[str, Study] = {
@@ -58,6 +58,18 @@ STUDIES: dict[str, Study] = {
         original_figures=clusters.ORIGINAL_FIGURES,
         legacy=clusters.LEGACY,
         join=clusters.join_classes,
+    ),
+    "sensitivity": Study(
+        name="sensitivity",
+        question="How does each activation react when many things about the image change at once?",
+        spec=sensitivity.SensitivitySpec,
+        layers=sensitivity.chosen_layers,
+        run=sensitivity.run_sensitivity,
+        plan=sensitivity.plan_sensitivity,
+        page=sensitivity.sensitivity_page,
+        export_original=sensitivity.export_sensitivity,
+        original_figures=sensitivity.ORIGINAL_FIGURES,
+        legacy=sensitivity.LEGACY,
     ),
 }
 """Name -> study."""

@@ -6,20 +6,37 @@ Every scalar output has its own indices: all are had from running sums, so that 
 """
 
 from neuronscope.maths.sobol.design import Order, SaltelliDesign, check_base, sobol_points
-from neuronscope.maths.sobol.indices import Moments, SobolIndices, moments_of, per_unit, sobol_indices
-from neuronscope.maths.sobol.sums import Halves, SobolSums, Sums, joined
+from neuronscope.maths.sobol.indices import (
+    Covariances,
+    Moments,
+    Ratio,
+    SobolIndices,
+    covariances,
+    guarded_indices,
+    indices_from,
+    moments_of,
+    moments_together,
+    per_unit,
+    sobol_indices,
+)
+from neuronscope.maths.sobol.sums import Halves, SobolSums, Sums
 
 __all__ = [
+    "Covariances",
     "Halves",
     "Moments",
     "Order",
+    "Ratio",
     "SaltelliDesign",
     "SobolIndices",
     "SobolSums",
     "Sums",
     "check_base",
-    "joined",
+    "covariances",
+    "guarded_indices",
+    "indices_from",
     "moments_of",
+    "moments_together",
     "per_unit",
     "sobol_indices",
     "sobol_points",

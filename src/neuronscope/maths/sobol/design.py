@@ -131,7 +131,7 @@ def sobol_points(
     shuffled = not isinstance(scramble, str)
     engine = qmc.Sobol(2 * columns, scramble=shuffled, rng=scramble if shuffled else None)
     # A scrambled coordinate of float64 can round to 1, which is outside the cube.
-    return np.minimum(engine.random_base2(base.bit_length() - 1), np.nextafter(1.0, 0.0))
+    return np.asarray(np.minimum(engine.random_base2(base.bit_length() - 1), np.nextafter(1.0, 0.0)))
 
 
 def check_base(base: int) -> None:

@@ -36,6 +36,23 @@ _NOTHING = 1e-8
 
 
 @dataclass(frozen=True, eq=False)
+class Covariances:
+    """What indices are before they are divided by the variance, in the unit of the output squared.
+
+    Attributes:
+        first: V S_g.
+        total: V ST_g.
+        closed: V (S_gh + S_g + S_h), for g < h in the order of `combinations`; no row without second order.
+        variance: V.
+    """
+
+    first: Float[np.ndarray, "g m"]
+    total: Float[np.ndarray, "g m"]
+    closed: Float[np.ndarray, "pairs m"]
+    variance: Float[np.ndarray, "m"]
+
+
+@dataclass(frozen=True, eq=False)
 class SobolIndices:
     """Indices of each output.
 
@@ -54,20 +71,11 @@ class SobolIndices:
 
 @dataclass(frozen=True, eq=False)
 class Moments:
-    """Mean and variance (divisor n - 1) of each output over all rows of a design."""
+    """Mean and variance (divisor n - 1) of each output over all rows of a design, and their number."""
 
+    rows: int
     mean: Float[np.ndarray, "m"]
     variance: Float[np.ndarray, "m"]
-
-
-@dataclass(frozen=True, eq=False)
-class _Numerators:
-    """Covariances: what indices are before they are divided by the variance."""
-
-    first: np.ndarray
-    total: np.ndarray
-    second: np.ndarray
-    variance: np.ndarray
 
 
 def moments_of(sums: Sums) -> Moments:
@@ -75,7 +83,23 @@ def moments_of(sums: Sums) -> Moments:
     rows = sums.count * len(sums.rows)
     mean = sums.rows.sum(0) / rows
     squares = np.maximum(sums.squares - rows * mean**2, 0.0)
-    return Moments(mean + sums.shift, squares / max(rows - 1, 1))
+    return Moments(rows, mean + sums.shift, squares / max(rows - 1, 1))
+
+
+def moments_together(one: Moments, other: Moments) -> Moments:
+    """Moments of the rows of two designs (Chan's update).
+
+    Example:
+        >>> parts = [Moments(2, np.array([m]), np.array([0.5])) for m in (1.0, 3.0)]
+        >>> both = moments_together(*parts)
+        >>> both.rows, both.mean.tolist(), both.variance.round(3).tolist()
+        (4, [2.0], [1.667])
+    """
+    rows = one.rows + other.rows
+    apart = other.mean - one.mean
+    squares = one.variance * (one.rows - 1) + other.variance * (other.rows - 1)
+    squares = squares + apart**2 * (one.rows * other.rows / rows)
+    return Moments(rows, one.mean + apart * (other.rows / rows), squares / (rows - 1))
 
 
 def sobol_indices(sums: Sums, *, halves: Halves = "both", ratio: Ratio = "nan") -> SobolIndices:
@@ -97,32 +121,38 @@ def sobol_indices(sums: Sums, *, halves: Halves = "both", ratio: Ratio = "nan") 
         >>> found.first[:, 0].round(2).tolist(), found.total[:, 0].round(2).tolist()
         ([0.8, 0.2], [0.8, 0.2])
     """
-    parts = _numerators(sums, halves)
     if ratio == "zero":
-        return _guarded(sums, parts)
+        return guarded_indices(covariances(sums, halves=halves), moments_of(sums))
+    return indices_from(covariances(sums, halves=halves))
+
+
+def indices_from(parts: Covariances) -> SobolIndices:
+    """Indices from covariances: of a design, of a unit, or a mean over several designs."""
     first, total = _divided(parts.first, parts.variance), _divided(parts.total, parts.variance)
-    return SobolIndices(first, total, _interactions(_divided(parts.second, parts.variance), first), parts.variance)
+    return SobolIndices(first, total, _interactions(_divided(parts.closed, parts.variance), first), parts.variance)
 
 
-def per_unit(sums: Sums, *, units: int, halves: Halves = "both") -> SobolIndices:
-    """The indices of each unit, whose positions stand one after another among the outputs.
+def per_unit(parts: Covariances, *, units: int) -> Covariances:
+    """Covariances of each unit: sums over its positions, which stand one after another among the outputs.
 
     Args:
-        sums: of m outputs, a multiple of `units`.
+        parts: of m outputs, a multiple of `units`.
         units: of the layer.
-        halves: as the sums were made.
     """
-    parts = _numerators(sums, halves)
 
     def summed(values: np.ndarray) -> np.ndarray:
         return np.asarray(values.reshape(*values.shape[:-1], units, -1).sum(-1))
 
-    variance = summed(parts.variance)
-    first, total = _divided(summed(parts.first), variance), _divided(summed(parts.total), variance)
-    return SobolIndices(first, total, _interactions(_divided(summed(parts.second), variance), first), variance)
+    return Covariances(summed(parts.first), summed(parts.total), summed(parts.closed), summed(parts.variance))
 
 
-def _numerators(sums: Sums, halves: Halves) -> _Numerators:
+def covariances(sums: Sums, *, halves: Halves = "both") -> Covariances:
+    """Numerators of the indices, and the variance they are divided by.
+
+    Args:
+        sums: of a design.
+        halves: as the sums were made.
+    """
     n, parts = sums.count, 2 if halves == "both" else 1
     groups = len(sums.first)
     mean = sums.rows.sum(0) / (n * len(sums.rows))  # relative to the shift
@@ -132,18 +162,18 @@ def _numerators(sums: Sums, halves: Halves) -> _Numerators:
         linear = linear + sums.rows[groups + 1 : -1] - b
     variance = sums.ends / (2 * n) - ((a + b) / (2 * n)) ** 2
     # rounding alone: the squares themselves are known to about 1e-7 of their size
-    variance = np.where(variance > _relative_noise(sums.ends / (2 * n)), variance, 0.0)
-    second = np.empty_like(sums.second)
-    if len(second):
+    variance = np.where(variance <= _relative_noise(sums.ends / (2 * n)), 0.0, variance)
+    closed = np.empty_like(sums.second)
+    if len(closed):
         ba = sums.rows[groups + 1 : -1]
         product = sums.product - mean * (a + b) + n * mean**2
         for place, (g, h) in enumerate(combinations(range(groups), 2)):
             crossed = ba[g] + ab[h] + (ab[g] + ba[h] if halves == "both" else 0.0)
-            second[place] = (sums.second[place] - mean * crossed) / parts + n * mean**2 - product
-    return _Numerators(
+            closed[place] = (sums.second[place] - mean * crossed) / parts + n * mean**2 - product
+    return Covariances(
         first=(sums.first - mean * linear) / (n * parts),
         total=sums.total / (2 * n * parts),
-        second=second / n,
+        closed=closed / n,
         variance=variance,
     )
 
@@ -154,7 +184,7 @@ def _relative_noise(size: np.ndarray) -> np.ndarray:
 
 
 def _divided(above: np.ndarray, variance: np.ndarray) -> np.ndarray:
-    return np.divide(above, variance, out=np.full_like(above, np.nan), where=variance > 0)
+    return np.asarray(np.divide(above, variance, out=np.full_like(above, np.nan), where=variance > 0))
 
 
 def _interactions(closed: np.ndarray, first: np.ndarray) -> np.ndarray:
@@ -165,15 +195,20 @@ def _interactions(closed: np.ndarray, first: np.ndarray) -> np.ndarray:
     return out
 
 
-def _guarded(sums: Sums, parts: _Numerators) -> SobolIndices:
-    """Indices as the original divides: outputs scaled by std + 1e-7, then `a / (b + 1e-7)`, 0 where |a| <= 1e-8."""
-    rows = sums.count * len(sums.rows)
-    mean = sums.rows.sum(0) / rows
-    scale = (np.sqrt(np.maximum(sums.squares / rows - mean**2, 0.0)) + _GUARD) ** 2
+def guarded_indices(parts: Covariances, moments: Moments) -> SobolIndices:
+    """Indices as the original divides: outputs scaled by std + 1e-7, then `a / (b + 1e-7)`, 0 where |a| <= 1e-8.
+
+    An output that never changes has indices 0, not nan.
+
+    Args:
+        parts: of the outputs as they are.
+        moments: of the outputs over all rows.
+    """
+    scale = (np.sqrt(moments.variance * (moments.rows - 1) / moments.rows) + _GUARD) ** 2
     variance = parts.variance / scale
 
     def share(above: np.ndarray) -> np.ndarray:
         return np.where(np.abs(above / scale) <= _NOTHING, 0.0, above / scale / (variance + _GUARD))
 
     first, total = share(parts.first), share(2 * parts.total) / 2
-    return SobolIndices(first, total, _interactions(share(parts.second), first), parts.variance)
+    return SobolIndices(first, total, _interactions(share(parts.closed), first), parts.variance)

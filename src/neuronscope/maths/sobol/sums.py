@@ -158,7 +158,7 @@ class SobolSums:
 
     def size(self, shapes: Mapping[str, tuple[int, ...]]) -> int:
         """Eight bytes a sum, and the shift."""
-        return (self._at.second.stop + 1) * 8 * sum(prod(shapes[name]) for name in self.of)
+        return (int(self._at.second.stop) + 1) * 8 * sum(prod(shapes[name]) for name in self.of)
 
     @property
     def _at(self) -> _Rows:
@@ -256,29 +256,3 @@ class SobolSums:
                     linear = linear + ab[one] + ba[other]
                 sums[at.second][place].add_(by * linear + half * squared)
         rows.add_(by * count)
-
-
-def joined(reducer: SobolSums, left: Sums | None, right: Sums) -> Sums:
-    """The sums of two designs of the same groups together: all their base points as one.
-
-    The memory of `left` is built on.
-
-    Args:
-        reducer: what made them.
-        left: None for nothing yet.
-        right: what comes in.
-    """
-    if left is None:
-        return right
-    state = reducer.merge({"": _state(left)}, {"": _state(right)})
-    return reducer.finish(state)[""]
-
-
-def _state(sums: Sums) -> State:
-    parts = (sums.rows, sums.squares, sums.ends, sums.product, sums.first, sums.total, sums.second)
-    whole = np.concatenate([np.atleast_2d(part) for part in parts])
-    return {
-        "count": torch.tensor(sums.count),
-        "shift": torch.from_numpy(sums.shift.astype(np.float64)),
-        "sums": torch.from_numpy(whole),
-    }
