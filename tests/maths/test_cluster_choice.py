@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
 
@@ -104,6 +105,19 @@ def test_the_same_stream_gives_the_same_choice():
     for name in ("silhouette", "null_mean", "gap", "gap_se", "stability_mean", "seed_stability", "p", "p_gap"):
         np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
     np.testing.assert_allclose(one.silhouette[1], kmeans(features, 3).silhouette)
+
+
+def test_given_clusterings_decide():
+    """Of the k that beat the null, the one whose given clustering has the higher silhouette is chosen, and so said."""
+    features = standardised(blobs(3))
+    good = {k: kmeans(features, k) for k in (2, 3)}
+    torn = replace(good[3], silhouette=0.05)  # as one from a bad start may have
+    for clusterings, chosen in ((good, 3), ({**good, 3: torn}, 2)):
+        found = choose_k(features, (2, 3), rng=np.random.default_rng(5), clusterings=clusterings, **QUICK)
+        assert (found.p <= found.alpha).all()
+        assert found.chosen == chosen
+        assert found.silhouette.tolist() == [clusterings[2].silhouette, clusterings[3].silhouette]
+        assert f"highest silhouette ({clusterings[chosen].silhouette:.2f})" in found.reason
 
 
 def test_dead_units_have_no_say():

@@ -17,7 +17,7 @@ into many pieces it looks better than a lump. And a group of a few units far out
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Literal, get_args
@@ -27,7 +27,7 @@ from jaxtyping import Float, Int
 from scipy import special, stats
 
 from neuronscope.errors import InputError, UnknownName, nearest
-from neuronscope.maths.clustering import APART, UnitFeatures, adjusted_rand, silhouettes
+from neuronscope.maths.clustering import APART, Clustering, UnitFeatures, adjusted_rand, silhouettes
 
 Null = Literal["unimodal", "gaussian", "permutation"]
 """Clouds without groups: one lump with the units' own tails, one normal distribution, or unrelated features."""
@@ -140,6 +140,7 @@ def choose_k(
     n_init: int = 20,
     null_init: int = 3,
     alpha: float = 0.05,
+    clusterings: Mapping[int, Clustering] | None = None,
 ) -> ChoiceOfK:
     """The number of clusters that stands out most from a cloud without groups, or 1 if none does.
 
@@ -164,6 +165,7 @@ def choose_k(
         n_init: starts of each clustering of the units.
         null_init: starts of each clustering that is held against a null.
         alpha: level at which a k beats the null, all k together.
+        clusterings: of the units, by k, whose silhouettes decide between those k that beat the null; None makes some.
 
     Raises:
         UnknownName: no such null.
@@ -189,8 +191,11 @@ def choose_k(
         starts=(n_init, null_init),
     )
     streams = dict(zip(("units", "null", "gap", "bootstrap", "seeds"), rng.spawn(5), strict=True))
-    labels = np.stack([_labels(points, k, starts=n_init, rng=streams["units"]) for k in ks])
-    observed = silhouettes(points, labels).mean(axis=1)
+    if clusterings is None:
+        labels = np.stack([_labels(points, k, starts=n_init, rng=streams["units"]) for k in ks])
+        observed = silhouettes(points, labels).mean(axis=1)
+    else:
+        observed = np.array([clusterings[k].silhouette for k in ks])
     plain = _measured(points, ks, starts=null_init, rng=streams["units"])
     clouds = null_clouds(points, null=null, draws=draws, rng=streams["null"])
     measured = np.stack([_measured(cloud, ks, starts=null_init, rng=streams["null"]) for cloud in clouds])

@@ -145,14 +145,15 @@ def _clustered(setting: Setting, layer: LayerInfo, known: LayerStatistics) -> La
             return kmeans(features, k, n_init=1, seed=_LEGACY_SEED, order="as found")
         return kmeans(features, k, n_init=spec.n_init, seed=setting.run.seed)
 
+    clusterings = {k: clustered(k) for k in setting.ks}
     choice = None
     if spec.choose == "choose":
         rng = setting.run.generator("clusters", layer.name)
-        choice = choose_k(features, list(setting.ks), rng=rng, n_init=min(spec.n_init, 20))
+        choice = choose_k(features, list(setting.ks), rng=rng, n_init=min(spec.n_init, 20), clusterings=clusterings)
     plane = np.full((layer.units, 2), np.nan)
     if features.clustered.sum() >= _LEAST_IN_PLANE:
         plane = tsne(features, of="raw" if setting.has("raw-tsne") else "scaled")
-    return LayerClusters(layer, known, features, {k: clustered(k) for k in setting.ks}, choice, plane)
+    return LayerClusters(layer, known, features, clusterings, choice, plane)
 
 
 def cluster_labels(one: LayerClusters, k: int) -> Int[np.ndarray, "u"]:
