@@ -33,7 +33,7 @@ from neuronscope.maths.attribution_maps import (
 GRID, MASS, DROP = 14, 0.9, 0.1
 CURVE = (0.02, 0.05, 0.1, 0.2, 0.3, 0.5)
 GOAL = 50
-GOAL_OF_BOUND = 0.25
+GOAL_OF_BOUND = 0.2
 """Share of the ratio that reading the maps alone would have, on a processor."""
 
 Answers = tuple[np.ndarray, np.ndarray]

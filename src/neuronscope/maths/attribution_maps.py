@@ -97,13 +97,16 @@ def channel_sums(attribution: Float[Tensor, "*s c h w"]) -> Float[Tensor, "*s h 
         >>> channel_sums(torch.tensor([[[1.0]], [[-2.0]], [[0.5]]]))
         tensor([[3.5000]])
     """
-    *outer, _, height, width = attribution.shape
-    if attribution.device.type != "cpu":
+    maps = _on_processor(attribution)
+    if maps is None:
         return attribution.abs().sum(-3)
-    flat = attribution.detach().reshape(-1, *attribution.shape[-3:])
-    sums = attribution.new_empty((len(flat), height, width))
-    _add_channels(flat, sums)
-    return sums.reshape(*outer, height, width)
+    sums = np.empty((len(maps), *maps.shape[2:]), dtype=maps.dtype)
+    size = np.empty(maps.shape[2:], dtype=maps.dtype)
+    for own, channels in zip(sums, maps, strict=True):  # one after another keeps the work inside the cache
+        np.abs(channels[0], out=own)
+        for channel in channels[1:]:
+            np.add(own, np.abs(channel, out=size), out=own)
+    return torch.from_numpy(sums).reshape(attribution.shape[:-3] + attribution.shape[-2:])
 
 
 def attribution_masses(
@@ -124,16 +127,16 @@ def attribution_masses(
     """
     *outer, channels, height, width = attribution.shape
     _edges(height, grid, cut)
-    fast = attribution.device.type == "cpu" and attribution.dtype in (torch.float32, torch.float64)
-    if not fast or height % grid or width % grid:
+    maps = _on_processor(attribution)
+    if maps is None or height % grid or width % grid:
         return patch_masses(channel_sums(attribution), grid=grid, cut=cut)
-    maps = attribution.detach().reshape(-1, channels, grid, height // grid, width)
-    strips = attribution.new_empty((len(maps), grid, width))
-    sizes = attribution.new_empty((grid, channels, height // grid, width))
+    strips = np.empty((len(maps), grid, width), dtype=maps.dtype)
+    sizes = np.empty((grid, channels, height // grid, width), dtype=maps.dtype)
     for own, strip in zip(maps, strips, strict=True):
-        torch.abs(own.movedim(0, 1), out=sizes)
-        torch.sum(sizes.flatten(1, 2), 1, out=strip)
-    return strips.reshape(*outer, grid, grid, width // grid).sum(-1, dtype=torch.float64)
+        np.abs(own.reshape(channels, grid, height // grid, width).swapaxes(0, 1), out=sizes)
+        np.add.reduce(sizes.reshape(grid, -1, width), axis=1, out=strip)
+    columns = np.ascontiguousarray(strips.reshape(-1, width // grid).T)
+    return torch.from_numpy(columns.sum(axis=0, dtype=np.float64)).reshape(*outer, grid, grid)
 
 
 def patch_masses(
@@ -532,13 +535,15 @@ def _deviation(exact: Tensor) -> Tensor:
     return torch.where(flat, torch.nan, squares)
 
 
-def _add_channels(maps: Float[Tensor, "n c h w"], sums: Float[Tensor, "n h w"]) -> None:
-    """Write the channel sums; one map after another keeps the work inside the cache: three times as fast as at once."""
-    size = torch.empty_like(sums[0]) if len(sums) else sums
-    for own, channels in zip(sums, maps, strict=True):
-        torch.abs(channels[0], out=own)
-        for channel in channels[1:]:
-            own.add_(torch.abs(channel, out=size))
+def _on_processor(attribution: Float[Tensor, "*s c h w"]) -> Shaped[np.ndarray, "n c h w"] | None:
+    """The maps for numpy, in one row; None on other devices, and in number formats that it is slow in or lacks.
+
+    Numpy works in one thread. PyTorch would share out each map, and its threads would wait for one another hundreds of
+    times a batch: beside another program on the same cores that takes 200 times as long as the work.
+    """
+    if attribution.device.type != "cpu" or attribution.dtype not in (torch.float32, torch.float64):
+        return None
+    return attribution.detach().numpy().reshape(-1, *attribution.shape[-3:])
 
 
 def _rising(values: Tensor) -> Tensor:
@@ -582,12 +587,12 @@ def _needed_of_many(
     count = rows.shape[1]
     totals, needed = np.empty(len(rows)), np.empty(len(rows), dtype=np.int64)
     for at, row in enumerate(rows):
-        totals[at] = _sum(row)
+        totals[at] = row.sum(dtype=np.float64)
         wanted, above, low, high = mass * totals[at], 0.0, 0, count
         while high - low > _FEW_VALUES:
             middle = (low + high) // 2
             row[low:high].partition(middle - low)
-            upper = _sum(row[middle:high])
+            upper = row[middle:high].sum(dtype=np.float64)
             if above + upper >= wanted:
                 low = middle
             else:
@@ -595,11 +600,6 @@ def _needed_of_many(
         running = above + np.cumsum(np.sort(row[low:high])[::-1], dtype=np.float64)
         needed[at] = count - high + min(np.searchsorted(running, wanted), high - low - 1) + 1
     return totals, needed
-
-
-def _sum(values: Shaped[np.ndarray, "v"]) -> float:
-    """In float64; twice as fast in torch."""
-    return float(torch.from_numpy(values).sum(dtype=torch.float64))
 
 
 def _part(row: Shaped[np.ndarray, "p"], count: int, *, out: Bool[np.ndarray, "p"]) -> None:
