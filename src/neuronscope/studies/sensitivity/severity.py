@@ -57,9 +57,9 @@ def strengths_of(setting: Setting, augmentation: Augmentation) -> tuple[float, .
 def severity_rows(setting: Setting) -> Design:
     """The rows: each image as it is, then every augmentation at each of its strengths, with one draw for all."""
     rows = single_images(setting, setting.spec.severity_images)
-    treatments: list[tuple[str, Float[np.ndarray, "n p"]]] = []
+    treatments: list[tuple[str, Float[np.ndarray, "n _"]]] = []
     for augmentation in setting.augmentations:
-        values = drawn(setting, augmentation, images=len(rows), draws=1, what="severity")[:, 0]
+        values = drawn(setting.run, augmentation, images=len(rows), draws=1, what="severity")[:, 0]
         strengths = strengths_of(setting, augmentation)
         treatments.extend((augmentation.name, severity(augmentation, values, strength)) for strength in strengths)
     return treated_rows(setting, rows, treatments)

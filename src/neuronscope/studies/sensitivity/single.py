@@ -10,28 +10,35 @@ from jaxtyping import Float, Int
 from neuronscope.augment import Augmentation, decoded
 from neuronscope.data.dataset import balanced_rows
 from neuronscope.data.design import Design
+from neuronscope.run import Run
 from neuronscope.studies.sensitivity.setting import Setting
 
 
 def single_images(setting: Setting, wanted: int) -> Int[np.ndarray, "n"]:
-    """Rows of the images looked at one augmentation at a time, classes balanced, of both partitions."""
-    pool = np.sort(setting.problem.pool.rows)
-    chosen = balanced_rows(setting.data.labels[pool], limit=min(wanted, len(pool)), seed=setting.run.seed)
-    return np.asarray(pool[chosen])
+    """Rows of the images looked at one augmentation at a time."""
+    rows = setting.problem.pool.rows
+    return balanced_images(rows, setting.data.labels[rows], wanted=wanted, seed=setting.run.seed)
 
 
-def drawn(
-    setting: Setting, augmentation: Augmentation, *, images: int, draws: int, what: str
-) -> Float[np.ndarray, "n d p"]:
+def balanced_images(
+    rows: Int[np.ndarray, "m"], labels: Int[np.ndarray, "m"], *, wanted: int, seed: int
+) -> Int[np.ndarray, "n"]:
+    """So many of some images, classes balanced, of both partitions; all of them where there are not as many."""
+    order = np.argsort(rows)
+    chosen = balanced_rows(labels[order], limit=min(wanted, len(rows)), seed=seed)
+    return np.asarray(rows[order][chosen])
+
+
+def drawn(run: Run, augmentation: Augmentation, *, images: int, draws: int, what: str) -> Float[np.ndarray, "n d p"]:
     """Parameter values of an augmentation for some images, uniform in its ranges."""
-    rng = setting.run.generator(what, augmentation.name)
+    rng = run.generator(what, augmentation.name)
     unit = rng.random((images * draws, len(augmentation.parameters)))
     values = decoded(augmentation, unit)
     return values.reshape(images, draws, len(augmentation.parameters))
 
 
 def treated_rows(
-    setting: Setting, rows: Int[np.ndarray, "n"], treatments: Sequence[tuple[str, Float[np.ndarray, "n p"]]]
+    setting: Setting, rows: Int[np.ndarray, "n"], treatments: Sequence[tuple[str, Float[np.ndarray, "n _"]]]
 ) -> Design:
     """A block for each image: as it is, then each treatment by one augmentation alone.
 
