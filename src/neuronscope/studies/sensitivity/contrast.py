@@ -23,6 +23,7 @@ from neuronscope.maths.streams.signed_ranks import SignedRankHistogram, SignedRa
 from neuronscope.steps import Augmented
 from neuronscope.studies.sensitivity.setting import Setting
 from neuronscope.studies.sensitivity.single import drawn, single_images, treated_rows
+from neuronscope.studies.sensitivity.spec import SensitivitySpec
 from neuronscope.sweep import PlannedSweep, planned, sweep
 from neuronscope.units import LayerInfo
 
@@ -76,16 +77,16 @@ class Accuracy:
     images: int
 
 
-def draws_of(setting: Setting, augmentation: Augmentation) -> int:
+def draws_of(spec: SensitivitySpec, augmentation: Augmentation) -> int:
     """Draws of an augmentation for each image: one where there is nothing to draw."""
-    return setting.spec.draws if augmentation.parameters else 1
+    return spec.draws if augmentation.parameters else 1
 
 
 def contrast_rows(setting: Setting, augmentation: Augmentation) -> Design:
     """The rows of one augmentation."""
     rows = single_images(setting, setting.spec.contrast_images)
-    draws = draws_of(setting, augmentation)
-    values = drawn(setting, augmentation, images=len(rows), draws=draws, what="contrast")
+    draws = draws_of(setting.spec, augmentation)
+    values = drawn(setting.run, augmentation, images=len(rows), draws=draws, what="contrast")
     return treated_rows(setting, rows, [(augmentation.name, values[:, draw]) for draw in range(draws)])
 
 
@@ -201,7 +202,7 @@ def accuracy_of(setting: Setting, decisions: list[DecisionsAnswer]) -> Accuracy:
     for k in TOP:
         shares = []
         for number, (augmentation, own) in enumerate(zip(setting.augmentations, decisions, strict=True)):
-            block = 1 + draws_of(setting, augmentation)
+            block = 1 + draws_of(setting.spec, augmentation)
             rank = own.rank.reshape(-1, block)
             rank = rank[(rank >= 0).all(axis=1)]
             images = len(rank)

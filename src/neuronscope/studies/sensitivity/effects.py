@@ -21,9 +21,11 @@ from neuronscope.maths.shapley_effects import (
     replicated,
     shares_of,
 )
+from neuronscope.run import Run
 from neuronscope.steps import Augmented
-from neuronscope.studies.sensitivity.factors import Factor, Vectors
+from neuronscope.studies.sensitivity.factors import Factor, Problem, Vectors
 from neuronscope.studies.sensitivity.setting import Setting
+from neuronscope.studies.sensitivity.spec import SensitivitySpec
 from neuronscope.sweep import PlannedSweep, planned, sweep
 from neuronscope.units import LayerInfo
 
@@ -68,18 +70,22 @@ class _Gathered:
 
 
 def players_of(setting: Setting) -> tuple[tuple[int, ...], ...]:
+    """Columns of each player."""
+    return players_in(setting.shapley_problem, setting.spec)
+
+
+def players_in(problem: Problem, spec: SensitivitySpec) -> tuple[tuple[int, ...], ...]:
     """Columns of each player: those of the factors, or each column by itself.
 
     An image that is no factor is drawn anew whenever class or partition is: its column is part of both.
     """
-    problem = setting.shapley_problem
-    noise = problem.place("image") if setting.redrawn else None
+    noise = problem.place("image") if "image-redrawn" in spec.legacy else None
     found: list[tuple[int, ...]] = []
     for factor in problem.factors:
         if factor.name == "image" and noise is not None:
             continue
         shared = (noise,) if noise is not None and factor.kind in ("class", "partition") else ()
-        if setting.has("scalar-players"):
+        if "scalar-players" in spec.legacy:
             found.extend((column, *shared) for column in factor.columns)
         else:
             found.append((*factor.columns, *shared))
@@ -104,12 +110,16 @@ def groups_of(setting: Setting) -> list[list[int]]:
 
 def shapley_design(setting: Setting, replicate: int) -> ShapleyDesign:
     """The rows of one replicate."""
-    spec = setting.spec
-    players, permutations = players_of(setting), spec.permutations // spec.replicates
-    if setting.has("scalar-players"):
+    return effects_design(setting.shapley_problem, setting.spec, setting.run, replicate)
+
+
+def effects_design(problem: Problem, spec: SensitivitySpec, run: Run, replicate: int) -> ShapleyDesign:
+    """The rows of one replicate, from what was asked for alone."""
+    players, permutations = players_in(problem, spec), spec.permutations // spec.replicates
+    if "scalar-players" in spec.legacy:
         seed = PERMUTATION_SEED + replicate
         return original_design(players, permutations=permutations, outer=spec.outer, inner=spec.inner, seed=seed)
-    seed = int(setting.run.generator("shapley", str(replicate)).integers(2**62))
+    seed = int(run.generator("shapley", str(replicate)).integers(2**62))
     return ShapleyDesign(groups=players, permutations=permutations, outer=spec.outer, inner=spec.inner, seed=seed)
 
 

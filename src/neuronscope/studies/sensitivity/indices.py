@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from itertools import combinations
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from neuronscope.data.design import Design
 from neuronscope.maths.replicates import RatioScatter, Scatter, ratio_parts, ratio_scattered, scattered, settled_pairs
@@ -28,9 +28,11 @@ from neuronscope.maths.sobol import (
     per_unit,
     sobol_points,
 )
+from neuronscope.run import Run
 from neuronscope.steps import Augmented
-from neuronscope.studies.sensitivity.factors import Vectors
+from neuronscope.studies.sensitivity.factors import Problem, Vectors
 from neuronscope.studies.sensitivity.setting import Setting
+from neuronscope.studies.sensitivity.spec import SensitivitySpec
 from neuronscope.sweep import PlannedSweep, planned, sweep
 from neuronscope.units import LayerInfo
 
@@ -87,41 +89,51 @@ class _Gathered:
     units: tuple[Covariances, ...]
 
 
-def order_of(setting: Setting) -> Order:
+def order_of(spec: SensitivitySpec) -> Order:
     """Up to which order indices are estimated."""
-    return "first" if setting.spec.second_order == "none" else "second"
+    return "first" if spec.second_order == "none" else "second"
 
 
 def halves_of(setting: Setting) -> Halves:
     """Which rows of a block count."""
-    return "first" if order_of(setting) == "first" or setting.has("first-half") else "both"
+    return "first" if order_of(setting.spec) == "first" or setting.has("first-half") else "both"
 
 
 def design_of(setting: Setting, replicate: int) -> SaltelliDesign:
-    """The points of one replicate: an independent scramble."""
-    problem, parts = setting.problem, setting.replicates
-    scramble = "none" if setting.has("unscrambled") else setting.run.generator("sobol", str(replicate))
-    points = sobol_points(problem.columns, setting.spec.points // parts, scramble=scramble)  # type: ignore[arg-type]
-    return SaltelliDesign(problem.groups, points, order_of(setting))
+    """The points of one replicate."""
+    return sobol_design(setting.problem, setting.spec, setting.run, replicate)
+
+
+def sobol_design(problem: Problem, spec: SensitivitySpec, run: Run, replicate: int) -> SaltelliDesign:
+    """The points of one replicate, an independent scramble, from what was asked for alone."""
+    unscrambled = "unscrambled" in spec.legacy
+    scramble = "none" if unscrambled else run.generator("sobol", str(replicate))
+    points = spec.points if unscrambled else spec.points // spec.replicates
+    base = sobol_points(problem.columns, points, scramble=scramble)  # type: ignore[arg-type]
+    return SaltelliDesign(problem.groups, base, order_of(spec))
 
 
 def rows_of(setting: Setting, design: SaltelliDesign, replicate: int) -> Design:
     """The rows of a replicate as images with parameters."""
-    problem, numbers = setting.problem, np.arange(len(design))
-    unit = design.unit(numbers)
-    if setting.redrawn:
-        rng = setting.run.generator("image", str(replicate))
-        image = problem.pool.redraw(*problem.cell(unit), rng=rng)
-    else:
-        image = problem.images(unit)
+    problem = setting.problem
+    image = sobol_images(problem, setting.spec, setting.run, design.unit(np.arange(len(design))), replicate)
     vectors = Vectors(problem, design.unit, len(design), design.fingerprint)
     return Design(setting.data, image, vectors, block=design.block)
+
+
+def sobol_images(
+    problem: Problem, spec: SensitivitySpec, run: Run, unit: Float[np.ndarray, "r columns"], replicate: int
+) -> Int[np.ndarray, "r"]:
+    """The image of each row of a replicate."""
+    if "image-redrawn" in spec.legacy:
+        return problem.pool.redraw(*problem.cell(unit), rng=run.generator("image", str(replicate)))
+    return problem.images(unit)
 
 
 def reducer_of(setting: Setting) -> SobolSums:
     """The fold."""
     names = tuple(f"maps/{layer.name}" for layer in setting.layers)
-    return SobolSums(names, len(setting.problem.factors), order=order_of(setting), halves=halves_of(setting))
+    return SobolSums(names, len(setting.problem.factors), order=order_of(setting.spec), halves=halves_of(setting))
 
 
 def sobol_of(setting: Setting) -> list[LayerIndices]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import takewhile
 from math import prod
 from typing import Any, get_args
 
@@ -24,7 +25,7 @@ from neuronscope.models.subject import Subject
 from neuronscope.preprocessing import COLOUR, Preprocess
 from neuronscope.run import Run
 from neuronscope.steps import Augmented
-from neuronscope.studies.sensitivity.factors import Problem, Switches, make_problem
+from neuronscope.studies.sensitivity.factors import Integers, Problem, Switches, make_problem
 from neuronscope.studies.sensitivity.pool import Pool, halves, make_pool
 from neuronscope.studies.sensitivity.spec import LEGACY, PRESETS, AuxiliaryFactor, SensitivitySpec
 from neuronscope.units import LayerInfo
@@ -47,7 +48,7 @@ class Setting:
         partition: of each image, 0 or 1.
         spec, run: options and circumstances.
         layers: checkpoints.
-        classifier: the layer whose output is the network's, "" where it is not among the checkpoints.
+        classifier: layers whose output is the network's.
         augmentations: chosen, with their ranges.
         problem: the factors of Sobol indices.
         shapley_problem: those of Shapley effects: the same but for deviations.
@@ -60,7 +61,7 @@ class Setting:
     spec: SensitivitySpec
     run: Run
     layers: tuple[LayerInfo, ...]
-    classifier: str
+    classifier: tuple[str, ...]
     augmentations: tuple[Augmentation, ...]
     problem: Problem
     shapley_problem: Problem
@@ -121,10 +122,9 @@ def settle(subject: Subject, data: Data, spec: SensitivitySpec, run: Run) -> Set
             raise UnknownName(message)
     _check_numbers(spec)
     layers = chosen_layers(subject, spec)
-    chosen = chosen_augmentations(subject, spec)
+    chosen = chosen_augmentations(subject.input_shape, spec)
     both, partition = _images(data, spec, run)
     factors = chosen_factors(spec)
-    redrawn = "image-redrawn" in spec.legacy
     pool = make_pool(
         both,
         partition if "partition" in factors else None,
@@ -132,11 +132,7 @@ def settle(subject: Subject, data: Data, spec: SensitivitySpec, run: Run) -> Set
         least=_IN_EXPLICIT if "image" in factors else 1,
         min_images=spec.min_images,
     )
-    integers = "continuous" if "rounded-integers" in spec.legacy else "whole"
-
-    def problem(switches: Switches, auxiliary: Sequence[str], pool: Pool = pool) -> Problem:
-        return make_problem(chosen, auxiliary, pool, switches=switches, integers=integers)  # type: ignore[arg-type]
-
+    problem, shapley_problem = problems(chosen, pool, spec)
     preprocess = subject.preprocess
     if any(layer.units == 0 for layer in layers):
         message = "a layer without units cannot be looked at. Name other layers with --layers"
@@ -151,11 +147,20 @@ def settle(subject: Subject, data: Data, spec: SensitivitySpec, run: Run) -> Set
         layers=layers,
         classifier=classifier_of(subject),
         augmentations=chosen,
-        problem=problem(spec.switches, factors),
-        shapley_problem=problem(
-            "all" if "switched-shapley" in spec.legacy else spec.switches,
-            (*factors, "image") if redrawn else factors,
-        ),
+        problem=problem,
+        shapley_problem=shapley_problem,
+    )
+
+
+def problems(chosen: Sequence[Augmentation], pool: Pool, spec: SensitivitySpec) -> tuple[Problem, Problem]:
+    """The factors of Sobol indices, and those of Shapley effects: the same but for deviations."""
+    factors = chosen_factors(spec)
+    integers: Integers = "continuous" if "rounded-integers" in spec.legacy else "whole"
+    switched: Switches = "all" if "switched-shapley" in spec.legacy else spec.switches
+    drawn = (*factors, "image") if "image-redrawn" in spec.legacy else factors
+    return (
+        make_problem(chosen, factors, pool, switches=spec.switches, integers=integers),
+        make_problem(chosen, drawn, pool, switches=switched, integers=integers),
     )
 
 
@@ -173,15 +178,15 @@ def chosen_layers(subject: Subject, spec: SensitivitySpec) -> tuple[LayerInfo, .
         if layer.kind != "dropout" and min(layer.map_shape, default=0) > 1 and prod(layer.shape) <= _LARGE:
             last[layer.map_shape] = layer
     names = [layer.name for layer in list(last.values())[-_DEPTHS:]]
-    end = classifier_of(subject) or subject.layers[-1].name
+    end = (*classifier_of(subject), subject.layers[-1].name)[0]
     return subject.select(*dict.fromkeys([*names, end]))
 
 
-def classifier_of(subject: Subject) -> str:
-    """The last layer with one number for each class: its output is the network's."""
+def classifier_of(subject: Subject) -> tuple[str, ...]:
+    """The last layers with one number for each class: the classifier, and modules that end with it."""
     outputs = len(subject.classes)
-    found = [layer.name for layer in subject.layers if prod(layer.shape) == layer.units == outputs]
-    return found[-1] if found else ""
+    ends = takewhile(lambda layer: prod(layer.shape) == layer.units == outputs, reversed(subject.layers))
+    return tuple(layer.name for layer in ends)[::-1]
 
 
 def chosen_factors(spec: SensitivitySpec) -> tuple[AuxiliaryFactor, ...]:
@@ -192,7 +197,7 @@ def chosen_factors(spec: SensitivitySpec) -> tuple[AuxiliaryFactor, ...]:
     )
 
 
-def chosen_augmentations(subject: Subject, spec: SensitivitySpec) -> tuple[Augmentation, ...]:
+def chosen_augmentations(input_shape: tuple[int, int, int], spec: SensitivitySpec) -> tuple[Augmentation, ...]:
     """The augmentations that were named, with their ranges.
 
     Sets leave out what cannot change grey images; a name of its own is refused there.
@@ -201,7 +206,7 @@ def chosen_augmentations(subject: Subject, spec: SensitivitySpec) -> tuple[Augme
         UnknownName: an augmentation or a parameter that does not exist.
         InputError: a range that cannot be read or has no values, or colours changed in grey images.
     """
-    channels, height, width = subject.input_shape
+    channels, height, width = input_shape
     legacy = [name for name in AUGMENT_LEGACY if name in spec.legacy]
     known = augmentations(height, width, legacy=legacy)
     found: dict[str, Augmentation] = {}

@@ -14,7 +14,7 @@ from neuronscope.maths.replicates import Scatter, above_zero_p, scattered, settl
 from neuronscope.maths.resampling import bh_qvalues
 from neuronscope.result import unit_table
 from neuronscope.studies.sensitivity.contrast import Accuracy, LayerContrast, map_qvalues, unit_qvalues
-from neuronscope.studies.sensitivity.effects import LayerEffects, players_of
+from neuronscope.studies.sensitivity.effects import LayerEffects, groups_of, players_of
 from neuronscope.studies.sensitivity.indices import LayerIndices, layer_means
 from neuronscope.studies.sensitivity.setting import Setting
 from neuronscope.studies.sensitivity.severity import LayerDrift, SeverityAccuracy
@@ -49,6 +49,7 @@ def result_groups(setting: Setting, found: Findings, layers: Sequence[LayerInfo]
         "layers": layers_group(setting, found, layers),
         "convergence": convergence_group(setting, found, layers),
         "factors": factors_group(setting),
+        "pool": pool_group(setting),
         "accuracy": accuracy_group(setting, found.accuracy),
         "severity": severity_group(setting, found.severity),
         **{f"maps/{layer.name}": maps_group(setting, found, layer) for layer in layers},
@@ -328,20 +329,35 @@ def _units_of(indices: Sequence[LayerIndices], layer: LayerInfo, name: str) -> F
 def factors_group(setting: Setting) -> xr.Dataset:
     """What varied, and how many rows each design has."""
     problem = setting.problem
-    players = players_of(setting)
+    own = {one.name: [parameter.name for parameter in one.parameters] for one in problem.augmentations}
     return xr.Dataset(
         {
             "columns": ("factor", np.array([len(one.columns) for one in problem.factors])),
             "kind": ("factor", _texts([one.kind for one in problem.factors])),
             "range": ("factor", _texts([one.describe for one in problem.factors])),
+            "parameters": ("factor", _texts([",".join(own.get(one.name, [])) for one in problem.factors])),
+            "players": ("factor", np.array([len(players) for players in groups_of(setting)])),
         },
         coords={"factor_name": ("factor", _texts(problem.names))},
         attrs={
             "classes": len(problem.pool.classes),
             "partitions": problem.pool.partitions,
             "images": len(problem.pool.rows),
-            "players": len(players),
+            "players": len(players_of(setting)),
         },
+    )
+
+
+def pool_group(setting: Setting) -> xr.Dataset:
+    """The images there were, class after class and in a class partition after partition: rows of the data."""
+    pool = setting.problem.pool
+    return xr.Dataset(
+        {
+            "row": ("image", pool.rows.astype(np.int32)),
+            "label": ("image", setting.data.labels[pool.rows].astype(np.int32)),
+            "images": (("class", "partition"), pool.count.astype(np.int32)),
+        },
+        coords={"class_number": ("class", np.array(pool.classes, dtype=np.int32))},
     )
 
 
