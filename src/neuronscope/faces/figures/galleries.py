@@ -29,6 +29,8 @@ DENSITY = 2
 """Pixels of the file per layout pixel: whole, for square magnified pixels, and more than 1, for crisp text."""
 GALLERY_DPI = 100
 """Layout pixels per inch, by which sizes of text in points become pixels."""
+LABEL_HEIGHT = 46
+"""Of a label of two lines with a note of one, in layout pixels."""
 ASCENT = 0.76
 """Height of tall letters of the font, as a fraction of its size."""
 
@@ -51,7 +53,8 @@ def draw_gallery(gallery: Gallery, *, theme: ThemeName = "light", most_rows: int
     """
     strips = list(gallery.strips[:most_rows])
     grid = _grid(gallery, strips)
-    heights = [math.ceil(max(len(strip.pictures), 1) / grid.across) * grid.row + 8 for strip in strips]
+    heights = [math.ceil(max(len(strip.pictures), 1) / grid.across) * grid.row(strip, gallery.scale) + 8
+               for strip in strips]  # fmt: skip
     columns = _balance(heights, grid.columns)
     width = max(grid.block * len(columns) + 24, 560)
     heading = textwrap.wrap(clean(gallery.title), width // 9)
@@ -146,15 +149,13 @@ class _Grid:
 
     label: int
     cell: int
-    picture: int
     lines: int
     across: int
     columns: int
 
-    @property
-    def row(self) -> int:
-        """Height of one line of pictures with captions and a gap."""
-        return self.picture + 11 * self.lines + 10
+    def row(self, strip: Strip, scale: int) -> int:
+        """Height of one line of a strip's pictures with captions and a gap, at least that of its label."""
+        return max(_height(strip, scale) + 11 * self.lines + 10, LABEL_HEIGHT)
 
     @property
     def block(self) -> int:
@@ -173,7 +174,6 @@ def _grid(gallery: Gallery, strips: Sequence[Strip]) -> _Grid:
     """Sizes that fit the largest picture, the longest caption and the longest label."""
     pictures = [picture for strip in strips for picture in strip.pictures]
     size = max((max(picture.image.shape[:2]) for picture in pictures), default=8) * gallery.scale
-    high = max((picture.image.shape[0] for picture in pictures), default=8) * gallery.scale
     longest = max((len(_caption(picture)) for picture in pictures), default=0)
     cell = max(size, min(longest * 6, 78)) + 8
     lines = min(3, math.ceil(longest * 5.6 / (cell - 6))) if longest else 0
@@ -182,7 +182,12 @@ def _grid(gallery: Gallery, strips: Sequence[Strip]) -> _Grid:
     across = max(1, min(most, (PAGE_WIDTH - label) // cell))
     across = math.ceil(most / math.ceil(most / across))
     columns = max(1, min(PAGE_WIDTH // (label + across * cell + 18), math.ceil(len(strips) / 4)))
-    return _Grid(label, cell, high, lines, across, columns)
+    return _Grid(label, cell, lines, across, columns)
+
+
+def _height(strip: Strip, scale: int) -> int:
+    """Of the highest picture of a strip."""
+    return max((picture.image.shape[0] for picture in strip.pictures), default=8) * scale
 
 
 def _balance(heights: Sequence[int], columns: int) -> list[list[int]]:
@@ -210,8 +215,9 @@ def _draw_strip(sheet: _Sheet, strip: Strip, grid: _Grid, scale: int, *, corner:
     note = textwrap.wrap(clean(strip.note), max(8, (grid.label - 8) // 5))[:3]
     sheet.write(note, (left, top + 6 + 13 * max(len(label), 1)), size=7, strength=0.75)
     most = max(6, int((grid.cell - 4) / 5.4))
+    row, below = grid.row(strip, scale), _height(strip, scale) + 3
     for i, picture in enumerate(strip.pictures):
-        at = (left + grid.label + (i % grid.across) * grid.cell, top + (i // grid.across) * grid.row)
+        at = (left + grid.label + (i % grid.across) * grid.cell, top + (i // grid.across) * row)
         height, width = picture.image.shape[0] * scale, picture.image.shape[1] * scale
         sheet.paste(picture, at, scale)
         if picture.tone == "plain":
@@ -226,4 +232,4 @@ def _draw_strip(sheet: _Sheet, strip: Strip, grid: _Grid, scale: int, *, corner:
             sheet.frame(place, extent, colour="#ffd23f", line=3, grow=1)
         text = _caption(picture)
         caption = [text] if len(text) <= most else textwrap.wrap(text, most)
-        sheet.write(caption[: max(grid.lines, 1)], (at[0], at[1] + grid.picture + 3), size=6.8, spacing=1.05)
+        sheet.write(caption[: max(grid.lines, 1)], (at[0], at[1] + below), size=6.8, spacing=1.05)
