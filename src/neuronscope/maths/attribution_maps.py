@@ -135,8 +135,8 @@ def attribution_masses(
     for own, strip in zip(maps, strips, strict=True):
         np.abs(own.reshape(channels, grid, height // grid, width).swapaxes(0, 1), out=sizes)
         np.add.reduce(sizes.reshape(grid, -1, width), axis=1, out=strip)
-    columns = np.ascontiguousarray(strips.reshape(-1, width // grid).T)
-    return torch.from_numpy(columns.sum(axis=0, dtype=np.float64)).reshape(*outer, grid, grid)
+    masses = np.einsum("pw->p", strips.reshape(-1, width // grid), dtype=np.float64)
+    return torch.from_numpy(masses).reshape(*outer, grid, grid)
 
 
 def patch_masses(

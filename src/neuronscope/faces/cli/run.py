@@ -237,7 +237,15 @@ def run_merged(parts: Sequence[Path], out: Path) -> None:
         message = f"{recipe} is of the study '{name}', which is not installed here.{nearest(name, STUDIES)}"
         raise UnknownName(message)
     prepare_folder(out)
-    if all((part / RESULT).is_dir() and not any((part / CHECKPOINT).glob("*")) for part in parts):
+    finished = [part for part in parts if (part / RESULT).is_dir() and not any((part / CHECKPOINT).glob("*"))]
+    if finished and len(finished) < len(parts):
+        other = next(part for part in parts if part not in finished)
+        message = (
+            f"{finished[0]} holds a finished result, and {other} does not: expected finished runs only, or parts made "
+            "with --shard I/N only. Give the same command again to finish a run"
+        )
+        raise InputError(message)
+    if finished:
         with locked(out):
             _join_finished(STUDIES[name], parts, out)
         return

@@ -42,7 +42,7 @@ def join_classes(results: Sequence[Result]) -> Result:
     tables = [one.tree["classes"].to_dataset() for one in results]
     whole = xr.concat(tables, dim="class", data_vars="minimal", join="exact").sortby("class_id")
     ids, where, counts = np.unique(whole["class_id"].to_numpy(), return_index=True, return_counts=True)
-    _warn("in more than one run, and count once", ids[counts > 1].tolist())
+    _warn("in more than one run, counted once", ids[counts > 1].tolist())
     _warn("in none of the runs", sorted(set(range(ids[0], ids[-1] + 1)) - set(ids.tolist())))
     groups = {name: node.to_dataset() for name, node in first.tree.children.items()}
     groups["classes"] = whole.isel({"class": where})
@@ -101,4 +101,4 @@ def _warn(what: str, classes: Sequence[int]) -> None:
     if classes:
         more = f" and {len(classes) - _SHOWN} more" if len(classes) > _SHOWN else ""
         names = ", ".join(map(str, classes[:_SHOWN]))
-        LOGGER.warning("%d classes are %s: %s%s", len(classes), what, names, more)
+        LOGGER.warning("%s: classes %s%s", what, names, more)

@@ -93,8 +93,8 @@ def _effect(view: View) -> Iterator[Block]:
         "best filter",
         signed(100 * value, f"+.{digits}f"),
         POINTS,
-        round(100 * low, digits),
-        round(100 * high, digits),
+        round(100 * low, digits) + 0.0,  # no minus before a zero
+        round(100 * high, digits) + 0.0,
         f"{what}; {probable(q)}, the largest of {tried} tried" + ("" if told else "; not distinguishable from no gain"),
     )
     main = best_filter(view, view.main_filters)
