@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import asdict, replace
+from pathlib import Path
 
 import numpy as np
 import xarray as xr
@@ -25,6 +26,7 @@ from neuronscope.studies.blocks import block_title, layer_blocks
 from neuronscope.studies.sensitivity.contrast import LayerContrast, accuracy_of, contrast_of, planned_contrast
 from neuronscope.studies.sensitivity.effects import LayerEffects, planned_shapley, shapley_of
 from neuronscope.studies.sensitivity.indices import LayerIndices, planned_sobol, sobol_of
+from neuronscope.studies.sensitivity.original import check_published, with_comparison
 from neuronscope.studies.sensitivity.page import sensitivity_page
 from neuronscope.studies.sensitivity.setting import Setting, settle
 from neuronscope.studies.sensitivity.severity import LayerDrift, planned_severity, severity_accuracy, severity_of
@@ -60,12 +62,14 @@ def run_sensitivity(
 
     Returns:
         Groups `units` (fingerprint of each unit, with intervals), `layers`, `maps/LAYER` (every activation),
-        `convergence`, `factors`, `accuracy`, `severity`, `sheet` (pictures of the augmentations).
+        `convergence`, `factors`, `pool` (the images), `accuracy`, `severity`, `sheet` (pictures of the augmentations),
+        and `comparison` with published values where they are given.
 
     Raises:
         UnknownName: a layer, augmentation, parameter or deviation that does not exist.
         InputError: ranges without values, numbers of points that no design has, too few images, no labels where class
             is a factor, or a memory bound too low for even one unit.
+        DataError: files to compare with that are torn, or of another network or other augmentations.
 
     Example:
         >>> import neuronscope as ns
@@ -78,6 +82,7 @@ def run_sensitivity(
     """
     started = time.perf_counter()
     setting = settle(subject, data, spec or SensitivitySpec(), run or Run())
+    check_comparison(setting)
     groups = {"sheet": sheet_group(setting)}
     nonfinite: dict[str, tuple[int, ...]] = {}
     if not setting.spec.show_augmentations:
@@ -102,7 +107,19 @@ def run_sensitivity(
         peak_memory=peak_memory(),
     )
     tree = xr.DataTree.from_dict({"/": xr.Dataset(), **{f"/{name}": group for name, group in groups.items()}})
-    return Result(tree, provenance, view=sensitivity_page)
+    result = Result(tree, provenance, view=sensitivity_page)
+    wanted = setting.spec.compare_with and not setting.spec.show_augmentations
+    return with_comparison(result, Path(setting.spec.compare_with)) if wanted else result
+
+
+def check_comparison(setting: Setting) -> None:
+    """Refuse files to compare with that are torn or of another network, before hours of work.
+
+    Raises:
+        DataError: with what to change.
+    """
+    if setting.spec.compare_with:
+        check_published(Path(setting.spec.compare_with), {layer.name: layer.shape for layer in setting.layers})
 
 
 def find(setting: Setting) -> Findings:
@@ -173,7 +190,7 @@ def classifier_whole(
         InputError: it does not fit whole.
     """
     for layer in setting.layers:
-        if layer.name == setting.classifier and setting.spec.output == "softmax" and needs((layer,)) > memory:
+        if layer.name in setting.classifier and setting.spec.output == "softmax" and needs((layer,)) > memory:
             message = (
                 f"'{layer.name}' with all its classes needs {needs((layer,)) / 2**20:,.1f} MiB, and --memory allows "
                 f"{memory / 2**20:,.1f} MiB: probabilities cannot be split. Allow more, leave the layer out, or say "
@@ -205,6 +222,7 @@ def plan_sensitivity(
 ) -> Plan:
     """The sweeps `run_sensitivity` will make, with passes, memory and time; fewer if the ranking settles earlier."""
     setting = settle(subject, data, spec or SensitivitySpec(), run or Run())
+    check_comparison(setting)
     if setting.spec.show_augmentations:
         return Plan((), 0.0)
     sweeps: list[PlannedSweep] = []
