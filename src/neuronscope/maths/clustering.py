@@ -741,10 +741,11 @@ def _clusterable(features: UnitFeatures, k: int) -> Float[np.ndarray, "n f"]:
     points = features.points
     units = len(features.clustered)
     if not len(points):
+        dead = int(features.dead.sum())
+        others = "" if dead == units else f", and {units - dead} have features that are not finite"
         message = (
-            f"none of the {units} units can be clustered: {int(features.dead.sum())} are dead (rate 0 and variance 0) "
-            "and the others have features that are not finite. Choose another layer, a lower threshold for the rate, "
-            "or more images"
+            f"none of the {units} units can be clustered: {dead} are dead (rate 0 and variance 0){others}. Choose "
+            "another layer, a lower threshold for the rate, or more images"
         )
         raise InputError(message)
     different = len(np.unique(points, axis=0))
