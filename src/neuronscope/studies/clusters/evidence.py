@@ -170,7 +170,10 @@ def _check_gradients(setting: Setting, layer: str, judged: Judged) -> None:
     Raises:
         InputError: all of them, by every method.
     """
-    blank = {name: np.isnan(judged.values[f"{name}/share"]).all(axis=1) for name in setting.methods}
+    blank = {  # no cluster has a part of the map, and nothing is missing from it: units of no cluster have none either
+        name: np.isnan(judged.values[f"{name}/share"]).all(axis=1) & (judged.values[f"{name}/error"] == 0)
+        for name in setting.methods
+    }
     if all(own.all() for own in blank.values()):
         message = (
             f"none of the {len(judged.index)} images has a gradient at '{layer}': no class explained depends on it "
