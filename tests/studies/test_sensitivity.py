@@ -22,7 +22,7 @@ from neuronscope.studies.sensitivity.contrast import contrast_rows
 from neuronscope.studies.sensitivity.factors import make_problem
 from neuronscope.studies.sensitivity.indices import design_of, rows_of
 from neuronscope.studies.sensitivity.pool import halves, make_pool
-from neuronscope.studies.sensitivity.setting import chosen_layers, settle
+from neuronscope.studies.sensitivity.setting import chosen_layers, classifier_of, settle
 from neuronscope.studies.sensitivity.spec import PRESETS, SensitivitySpec
 from neuronscope.studies.sensitivity.study import plan_sensitivity, run_sensitivity
 from neuronscope.sweep import Plan
@@ -386,7 +386,7 @@ def test_the_last_layer_is_looked_at_as_probabilities_once(subject, data):
     image = batch.pixels.float() / 255
     layers = (subject.layer("4"),)
     seen = {
-        output: Augmented(layers, (), classifier="4", output=output)(
+        output: Augmented(layers, (), classifier=("4",), output=output)(
             subject.module, ns.Batch(index=torch.arange(4), image=image, label=torch.zeros(4, dtype=torch.int64))
         )
         for output in ("softmax", "logits")
@@ -515,3 +515,12 @@ def test_units_that_are_not_numbers_are_listed(data):
     assert np.isnan(table["total"].to_numpy()[0]).all()
     assert np.isfinite(table["total"].to_numpy()[1]).all()
     assert np.isfinite(table["contrast"].to_numpy()[1]).any()
+
+
+def test_modules_that_end_with_the_classifier_are_looked_at_alike():
+    """AlexNet's last linear layer and the module around it are the classifier; the default looks at one of them."""
+    subject = ns.load_model("torchvision:alexnet", weights="random")
+    assert classifier_of(subject) == ("classifier.6", "classifier")
+    names = [layer.name for layer in chosen_layers(subject, SensitivitySpec())]
+    assert names[-1] == "classifier.6"
+    assert "classifier" not in names

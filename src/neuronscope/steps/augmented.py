@@ -37,8 +37,8 @@ class Augmented:
         layers: whose outputs to look at.
         augmentations: what the parameters are of.
         mean, std: normalisation of the network; empty for none.
-        classifier: the layer whose output, one number a class, is the network's: looked at as probabilities if
-            `output` says so; "" where none of the layers is.
+        classifier: layers whose output, one number a class, is the network's (the last layer, and modules that end
+            with it): looked at as probabilities if `output` says so.
         output: what the classifier's output is looked at as. The softmax is taken once, of what is looked at alone.
         range: `stretched` maps each channel of each image to 0..1 before the normalisation (the original's way).
         maps: whether to pass on whole maps.
@@ -49,7 +49,7 @@ class Augmented:
     augmentations: tuple[Augmentation, ...]
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
-    classifier: str = ""
+    classifier: tuple[str, ...] = ()
     output: Output = "softmax"
     range: Range = "as it is"
     maps: Literal["all", "none"] = "all"
@@ -63,7 +63,7 @@ class Augmented:
         def visitor(layer: LayerInfo) -> Callable[[Tensor], None]:
             def visit(maps: Tensor) -> None:
                 called[layer.name] = True
-                if layer.name == self.classifier and self.output == "softmax":
+                if layer.name in self.classifier and self.output == "softmax":
                     maps = maps.softmax(1)
                 if self.maps == "all":
                     # A copy: a later in-place operation of the network would change what is looked at.

@@ -31,7 +31,15 @@ SMALLER: dict[str, dict[str, Any]] = {
         "controls": 2,
         "metrics": ["patch"],
         "fractions": [],
-    }
+    },
+    "sensitivity": {
+        "augmentations": ["erasing", "gaussian_blur", "brightness", "rotation"],
+        "points": 128,
+        "replicates": 4,
+        "permutations": 64,
+        "contrast_images": 60,
+        "severity_images": 60,
+    },
 }
 """Options of studies that would take minutes with their defaults."""
 
