@@ -141,7 +141,7 @@ def per_unit(parts: Covariances, *, units: int) -> Covariances:
     """
 
     def summed(values: np.ndarray) -> np.ndarray:
-        return np.asarray(values.reshape(*values.shape[:-1], units, -1).sum(-1))
+        return np.asarray(values.reshape(*values.shape[:-1], units, values.shape[-1] // units).sum(-1))
 
     return Covariances(summed(parts.first), summed(parts.total), summed(parts.closed), summed(parts.variance))
 

@@ -107,9 +107,8 @@ class Original:
     def layers(self) -> dict[str, xr.Dataset]:
         """Layer -> what is known of each of its activations."""
         names = [str(name) for name in self.result.tree["layers"].to_dataset()["layer_name"].to_numpy()]
-        return {
-            name: self.result.tree[f"maps/{name}"].to_dataset() for name in names if f"maps/{name}" in self.result.tree
-        }
+        maps = self.result.tree["maps"].children if "maps" in self.result.tree else {}
+        return {name: maps[name].to_dataset() for name in names if name in maps}
 
     @cached_property
     def players(self) -> Groups:
