@@ -29,8 +29,6 @@ DENSITY = 2
 """Pixels of the file per layout pixel: whole, for square magnified pixels, and more than 1, for crisp text."""
 GALLERY_DPI = 100
 """Layout pixels per inch, by which sizes of text in points become pixels."""
-LABEL_HEIGHT = 46
-"""Of a label of two lines with a note of one, in layout pixels."""
 ASCENT = 0.76
 """Height of tall letters of the font, as a fraction of its size."""
 
@@ -53,8 +51,7 @@ def draw_gallery(gallery: Gallery, *, theme: ThemeName = "light", most_rows: int
     """
     strips = list(gallery.strips[:most_rows])
     grid = _grid(gallery, strips)
-    heights = [math.ceil(max(len(strip.pictures), 1) / grid.across) * grid.row(strip, gallery.scale) + 8
-               for strip in strips]  # fmt: skip
+    heights = [math.ceil(max(len(strip.pictures), 1) / grid.across) * grid.row(strip) + 8 for strip in strips]
     columns = _balance(heights, grid.columns)
     width = max(grid.block * len(columns) + 24, 560)
     heading = textwrap.wrap(clean(gallery.title), width // 9)
@@ -67,7 +64,7 @@ def draw_gallery(gallery: Gallery, *, theme: ThemeName = "light", most_rows: int
     for number, column in enumerate(columns):
         y = top
         for i in column:
-            _draw_strip(sheet, strips[i], grid, gallery.scale, corner=(14 + number * grid.block, y))
+            _draw_strip(sheet, strips[i], grid, corner=(14 + number * grid.block, y))
             y += heights[i]
     return sheet.image
 
@@ -149,13 +146,19 @@ class _Grid:
 
     label: int
     cell: int
+    picture: int
     lines: int
     across: int
     columns: int
+    scale: int
 
-    def row(self, strip: Strip, scale: int) -> int:
-        """Height of one line of a strip's pictures with captions and a gap, at least that of its label."""
-        return max(_height(strip, scale) + 11 * self.lines + 10, LABEL_HEIGHT)
+    def height(self, strip: Strip) -> int:
+        """Of the highest picture of a strip; a strip without pictures is as high as the highest of the gallery."""
+        return max((picture.image.shape[0] * self.scale for picture in strip.pictures), default=self.picture)
+
+    def row(self, strip: Strip) -> int:
+        """Height of one line of a strip's pictures with captions and a gap."""
+        return self.height(strip) + 11 * self.lines + 10
 
     @property
     def block(self) -> int:
@@ -174,6 +177,7 @@ def _grid(gallery: Gallery, strips: Sequence[Strip]) -> _Grid:
     """Sizes that fit the largest picture, the longest caption and the longest label."""
     pictures = [picture for strip in strips for picture in strip.pictures]
     size = max((max(picture.image.shape[:2]) for picture in pictures), default=8) * gallery.scale
+    high = max((picture.image.shape[0] for picture in pictures), default=8) * gallery.scale
     longest = max((len(_caption(picture)) for picture in pictures), default=0)
     cell = max(size, min(longest * 6, 78)) + 8
     lines = min(3, math.ceil(longest * 5.6 / (cell - 6))) if longest else 0
@@ -182,12 +186,7 @@ def _grid(gallery: Gallery, strips: Sequence[Strip]) -> _Grid:
     across = max(1, min(most, (PAGE_WIDTH - label) // cell))
     across = math.ceil(most / math.ceil(most / across))
     columns = max(1, min(PAGE_WIDTH // (label + across * cell + 18), math.ceil(len(strips) / 4)))
-    return _Grid(label, cell, lines, across, columns)
-
-
-def _height(strip: Strip, scale: int) -> int:
-    """Of the highest picture of a strip."""
-    return max((picture.image.shape[0] for picture in strip.pictures), default=8) * scale
+    return _Grid(label, cell, high, lines, across, columns, gallery.scale)
 
 
 def _balance(heights: Sequence[int], columns: int) -> list[list[int]]:
@@ -208,14 +207,14 @@ def _caption(picture: Picture) -> str:
     return clean({"plain": "", "good": "✓ ", "bad": "✗ "}[picture.tone] + picture.caption).strip()
 
 
-def _draw_strip(sheet: _Sheet, strip: Strip, grid: _Grid, scale: int, *, corner: tuple[int, int]) -> None:
+def _draw_strip(sheet: _Sheet, strip: Strip, grid: _Grid, *, corner: tuple[int, int]) -> None:
     left, top = corner
     label = textwrap.wrap(short(strip.label, most=72), max(8, (grid.label - 14) // 7))[:3]
     sheet.write(label, (left, top + 2), size=8.5)
     note = textwrap.wrap(clean(strip.note), max(8, (grid.label - 8) // 5))[:3]
     sheet.write(note, (left, top + 6 + 13 * max(len(label), 1)), size=7, strength=0.75)
     most = max(6, int((grid.cell - 4) / 5.4))
-    row, below = grid.row(strip, scale), _height(strip, scale) + 3
+    row, below, scale = grid.row(strip), grid.height(strip) + 3, grid.scale
     for i, picture in enumerate(strip.pictures):
         at = (left + grid.label + (i % grid.across) * grid.cell, top + (i // grid.across) * row)
         height, width = picture.image.shape[0] * scale, picture.image.shape[1] * scale

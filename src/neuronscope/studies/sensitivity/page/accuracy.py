@@ -110,7 +110,8 @@ def _accuracy_curves(view: View, curves: Float[np.ndarray, "a s"]) -> Iterator[B
 def _drift(view: View, drift: Float[np.ndarray, "u a s"]) -> Iterator[Block]:
     """The median unit of each layer; means would be those of units that hardly vary on plain images."""
     strength = np.array([0.0, *(float(one) for one in texts(view.groups["units"]["strength_name"]))])
-    charts, rows = [], []
+    charts: list[Chart] = []
+    rows: list[dict[str, object]] = []
     for layer in view.layers:
         own = drift[view.places(layer)]
         lines = []

@@ -8,11 +8,19 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
-from neuronscope.studies.sensitivity.page.view import MEASURES, WILD, View
+from neuronscope.studies.sensitivity.page.view import MEASURES, WILD, View, listed
 from neuronscope.views import Axis, Block, Chart, Panel, Section, Series, Table, Text
 
-_CELLS = 120_000
+_CELLS = 80_000
 """Numbers in the table of units: with more, a report is slow to open."""
+_FINGERPRINTS = {
+    "total": "total indices",
+    "contrast": "contrasts",
+    "shapley": "Shapley effects",
+    "first": "first-order indices",
+}
+"""What is in that table while there is room, by its name in the result."""
+_LEAST_COLUMNS = 7  # with no more, one kind of sensitivity is there in any case
 _DECIMALS = 3  # of shares in that table
 
 
@@ -77,18 +85,18 @@ def fingerprints(view: View) -> Iterator[Block]:
     """A row for each unit."""
     if not len(view.layer_of):
         return
-    columns = _columns(view)
+    columns, left_out = _columns(view)
     frame = pd.DataFrame(columns)
     room = max(_CELLS // len(frame.columns), 1)
-    text = "First-order and total indices, Shapley effects and contrasts of each unit. Intervals are in the result."
+    text = "Shares of the variance and contrasts of each unit. Intervals are in the result."
+    if left_out:
+        text += f" For room, {listed(left_out)} are not here: the result has them."
     if len(frame) > room:
-        order = _most_interesting(view)
-        kept = np.sort(order[:room])
+        frame = frame.iloc[np.sort(_most_interesting(view)[:room])]
         text += (
-            f" The {room:,} of {len(frame):,} units whose dominant factor is known best, or whose contrast is largest: "
-            "the result has all."
+            f" The {room:,} of {len(view.layer_of):,} units whose dominant factor is known best, or whose contrast is "
+            "largest: the result has all."
         )
-        frame = frame.iloc[kept]
     yield Section("Units", "Fingerprints: how each unit answers to each factor.")
     yield Table(
         "units",
@@ -102,8 +110,8 @@ def fingerprints(view: View) -> Iterator[Block]:
     )
 
 
-def _columns(view: View) -> dict[str, object]:
-    """Of the table of units; shares with decimals that are beyond their errors."""
+def _columns(view: View) -> tuple[dict[str, object], list[str]]:
+    """Of the table of units, shares with decimals that are beyond their errors; and what there is no room for."""
     columns: dict[str, object] = {"layer": view.layer_of, "unit": view.index_of}
     dominant = view.find("units", "dominant")
     if dominant is not None:
@@ -111,26 +119,31 @@ def _columns(view: View) -> dict[str, object]:
         columns["dominant"] = names[dominant]
         columns["known"] = view.groups["units"]["dominant_known"].to_numpy() == 1
         margin = view.groups["units"]["dominant_margin"].to_numpy()
-        columns["margin"] = np.where(margin <= WILD, margin, np.nan).round(_DECIMALS)
+        shares = np.abs(view.groups["units"]["total"].to_numpy()) <= WILD
+        columns["margin"] = np.where(shares.all(axis=1), margin, np.nan).round(_DECIMALS)
     for name in ("mean", "variance"):
         values = view.find("units", name)
         if values is not None:
             columns[name] = np.array([float(f"{value:.4g}") for value in values])
-    for name in ("total", "first", "shapley"):
+    left_out = []
+    for name, title in _FINGERPRINTS.items():
         values = view.find("units", name)
-        if values is not None:
-            columns |= {f"{name} {one}": values[:, g].round(_DECIMALS) for g, one in enumerate(view.factors)}
-    contrast = view.find("units", "contrast")
-    if contrast is not None:
-        columns |= {f"contrast {one}": contrast[:, a].round(_DECIMALS) for a, one in enumerate(view.augmentations)}
-    return columns
+        if values is None:
+            continue
+        if len(columns) > _LEAST_COLUMNS and (len(columns) + values.shape[1]) * len(values) > _CELLS:
+            left_out.append(title)
+            continue
+        of = view.augmentations if name == "contrast" else view.factors
+        columns |= {f"{name} {one}": values[:, k].round(_DECIMALS) for k, one in enumerate(of)}
+    return columns, left_out
 
 
 def _help(view: View) -> dict[str, str]:
     found = {
         "dominant": "factor with the largest total index",
         "known": "whether it is told from every other factor",
-        "margin": f"by how much its total index is above the second largest; none beyond {WILD:g}, which is noise",
+        "margin": "by how much its total index is above the second largest; none where a total index is beyond "
+        f"{WILD:g}, which is noise",
         "mean": "activation over all rows and positions",
         "variance": "over rows, mean over positions",
     }
@@ -165,7 +178,7 @@ def contrasts(view: View) -> Iterator[Block]:
     )
     told = view.told(q)
     shares, sizes = (np.full((len(view.augmentations), len(view.layers)), np.nan) for _ in range(2))
-    rows = []
+    rows: list[dict[str, object]] = []
     for place, layer in enumerate(view.layers):
         own = view.places(layer)
         live = own[np.isfinite(contrast[own]).all(axis=1)]

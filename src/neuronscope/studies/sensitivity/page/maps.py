@@ -21,7 +21,7 @@ from neuronscope.studies.sensitivity.page.view import MEASURES, View, clipped, c
 from neuronscope.views import Axis, Block, Chart, Gallery, Panel, Picture, Section, Series, Strip, Text
 
 _TILE = 15  # longest side of a map in a montage
-_PIXELS = 3_000_000  # of all montages together: a few megabytes
+_PIXELS = 2_400_000  # of all montages together: a few megabytes
 _MOST_PIXELS, _LEAST_PIXELS = 20_000, 5_000  # of one montage
 _MAGNIFIED = 2 * _TILE  # side of a tile as it is shown
 _FEWEST = 16  # units in a montage, of layers that have so many
@@ -195,15 +195,12 @@ def _shares(view: View, layer: str, units: int) -> Iterator[Strip]:
 
 def _flat(view: View, layer: str, number: int) -> Iterator[Block]:
     """A layer without maps: its moments as bars, its shares as maps of factors by units."""
-    bars = [
-        _unit_bars(f"{name}, {title}", values.ravel())
-        for title, prefix in _DESIGNS.items()
-        if (mean := view.maps(layer, f"{prefix}mean")) is not None
-        and (variance := view.maps(layer, f"{prefix}variance")) is not None
-        for name, values in moments_of(mean, variance).items()
-    ]
-    if bars:
-        yield Panel(f"moments-{number}", f"Units of {layer}: activation", tuple(bars), columns=3)
+    for title, prefix in _DESIGNS.items():
+        mean, variance = view.maps(layer, f"{prefix}mean"), view.maps(layer, f"{prefix}variance")
+        if mean is not None and variance is not None:
+            bars = tuple(_unit_bars(name, values.ravel()) for name, values in moments_of(mean, variance).items())
+            yield Panel(f"moments-{number}", f"Units of {layer}: activation, {title}", bars, columns=3)
+            break
     charts = []
     for name, title in MEASURES.items():
         values = view.maps(layer, name)

@@ -69,7 +69,7 @@ def _material(view: View) -> Iterator[Block]:
     """What was looked at, how often, and whether that was enough."""
     dead = int(view.dead.sum())
     if len(view.layer_of):
-        yield Stat("units", len(view.layer_of), note=f"in {counted(len(view.layers), 'layer')}; {dead} dead")
+        yield Stat("units", f"{len(view.layer_of):,}", note=f"in {counted(len(view.layers), 'layer')}; {dead} dead")
     rows = rows_of(view)
     if rows:
         note = "; ".join(f"{name} {count:,}" for name, count in rows.items())

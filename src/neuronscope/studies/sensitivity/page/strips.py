@@ -53,8 +53,7 @@ def strips(view: View) -> Iterator[Block]:
                     *(strip for one in chosen[layer] for strip in _unit(view, layer, one)),
                 ),
                 scale=SCALE,
-                key="dark to bright: 0 to 1 in all rows but those of the activation, whose captions say where bright is "
-                "(log10(1 + size), from 0 up); "
+                key="dark to bright: 0 to 1, in rows of the activation 0 to what the caption says, of log10(1 + size); "
                 "white: no value, or a contrast not told from noise. Numbers are of the unit as a whole",
             )
 
