@@ -24,6 +24,7 @@ from neuronscope.maths.sobol import (
     sobol_indices,
     sobol_points,
 )
+from neuronscope.maths.streams import state_bytes
 
 GROUPS = ((0, 1), (2,), (3, 4))
 
@@ -299,8 +300,24 @@ def test_torn_blocks_and_missing_halves_are_refused():
 
 
 def test_size_is_that_of_the_state():
-    """The bytes announced are those held."""
+    """The bytes announced are those held at most, while blocks wait to be added together."""
     fold = SobolSums(("y",), groups=3)
-    state = fold.add(fold.start(), {"y": torch.zeros(8, 5)})
-    held = state["y"]["sums"].numel() * 8 + 5 * 8
-    assert fold.size({"y": (5,)}) == held
+    state, held = fold.start(), []
+    for _ in range(9):
+        state = fold.add(state, {"y": torch.zeros(8, 5)})
+        held.append(state_bytes(state) - state["y"]["count"].element_size())
+    assert fold.size({"y": (5,)}) == max(held)
+
+
+def test_what_waits_is_counted_once():
+    """Reading an answer in between, with blocks that wait, changes nothing of the later one."""
+    plan = design(GROUPS, 8)
+    y = outputs(plan.unit(np.arange(len(plan))))
+    fold = SobolSums(("y",), groups=3)
+    state = fold.start()
+    for rows in np.split(y, 8):
+        state = fold.add(state, {"y": torch.from_numpy(rows)})
+        fold.finish(state)
+    found, expected = sobol_indices(fold.finish(state)["y"]), indices_of(plan, y)
+    assert np.allclose(found.total, expected.total, rtol=1e-9)
+    assert np.allclose(found.second, expected.second, rtol=1e-9, atol=1e-9)

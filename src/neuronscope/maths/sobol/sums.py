@@ -5,8 +5,9 @@ are float64. Products are taken relative to a shift (the mean of the first batch
 where an output has its zero, while the rounding of products does; states with different shifts merge exactly, because
 the sums of the rows themselves are kept too.
 
-Columns are worked on in pieces that stay in the processor's cache: the sums then cost a few percent of the forward pass
-of a ResNet-18 that made the rows.
+Columns are worked on in pieces that stay in the processor's cache, and several blocks at a time, for what costs most is
+to fetch all the sums from memory and bring them back: blocks wait until there are enough. The sums then cost a few
+percent of the forward pass of a ResNet-18 that made the rows.
 """
 
 from __future__ import annotations
@@ -38,6 +39,9 @@ _CACHED = 8192
 
 _ON_DEVICE = 2**20
 """Columns worked on at a time elsewhere."""
+
+_TOGETHER = 4
+"""Blocks worked on at a time: half the time of one by one; more would take memory and gain little."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,9 +84,30 @@ class _Rows(NamedTuple):
     second: slice
 
 
+class _Piece(NamedTuple):
+    """Working memory for a piece of columns: a block, and the sums of some blocks in the block's number format.
+
+    Attributes:
+        block, squares: of the block at hand (block, w).
+        difference: rows of one half less its end (g, w).
+        line: of any row (w).
+        part: all sums (sums, w).
+        pairs: for each g but the last its AB and BA, those of the later ones, and their sums.
+    """
+
+    block: Tensor
+    squares: Tensor
+    difference: Tensor
+    line: Tensor
+    part: Tensor
+    pairs: tuple[tuple[Tensor, Tensor, Tensor, Tensor, Tensor], ...]
+
+
 @dataclass(frozen=True)
 class SobolSums:
     """Sums over whole blocks of a Sobol design, for several measurements of shape (n, m).
+
+    Up to three blocks wait in the state as the step handed them over, so they must stay as they are.
 
     Attributes:
         of: names of the measurements.
@@ -128,7 +153,9 @@ class SobolSums:
                 state[name] = self._empty(values)
             own = state[name]
             own["count"] += len(values) // block
-            self._fold(values.view(-1, block, values.shape[1]), own["shift"], own["sums"])
+            own["waiting"].extend(values.view(-1, block, values.shape[1]))
+            if len(own["waiting"]) >= _TOGETHER:
+                self._fold_waiting(own)
         return state
 
     def merge(self, left: State, right: State) -> State:
@@ -142,6 +169,7 @@ class SobolSums:
         at = self._at
         found = {}
         for name, own in state.items():
+            self._fold_waiting(own)
             sums = own["sums"].cpu().numpy()
             found[name] = Sums(
                 count=int(own["count"]),
@@ -157,8 +185,9 @@ class SobolSums:
         return found
 
     def size(self, shapes: Mapping[str, tuple[int, ...]]) -> int:
-        """Eight bytes a sum, and the shift."""
-        return (int(self._at.second.stop) + 1) * 8 * sum(prod(shapes[name]) for name in self.of)
+        """Eight bytes a sum, and what waits and the shift, four bytes a number."""
+        waiting = (_TOGETHER - 1) * block_rows(self.groups, self.order)
+        return (int(self._at.second.stop) * 8 + (waiting + 1) * 4) * sum(prod(shapes[name]) for name in self.of)
 
     @property
     def _at(self) -> _Rows:
@@ -180,57 +209,80 @@ class SobolSums:
             "count": torch.zeros((), dtype=torch.int64, device=values.device),
             "shift": values.mean(0),
             "sums": values.new_zeros(self._at.second.stop, values.shape[1], dtype=torch.float64),
+            "waiting": [],
         }
 
-    def _fold(self, values: Float[Tensor, "k block m"], shift: Float[Tensor, "m"], sums: Tensor) -> None:
-        """Add some blocks to the sums, in pieces of columns."""
-        columns = values.shape[2]
-        width = min(columns, _CACHED if values.device.type == "cpu" else _ON_DEVICE)
-        partial = values.new_empty(sums.shape[0], width)
-        centred = values.new_empty(values.shape[1], width)
-        difference = values.new_empty(self.groups, width)
+    def _fold_waiting(self, own: State) -> None:
+        """Add the blocks that wait to the sums, in pieces of columns."""
+        blocks, shift, sums = own["waiting"], own["shift"], own["sums"]
+        if not blocks:
+            return
+        columns = len(shift)
+        width = min(columns, _CACHED if shift.device.type == "cpu" else _ON_DEVICE)
+        memory = self._piece(shift, width)
         for start in range(0, columns, width):
             piece = slice(start, min(start + width, columns))
-            few = piece.stop - piece.start
-            part = partial[:, :few].zero_()
-            for one in values:
-                block = torch.sub(one[:, piece], shift[piece], out=centred[:, :few])
-                self._fold_block(block, difference[:, :few], part)
-            sums[:, piece].add_(part)
+            if piece.stop - start < width:
+                memory = self._piece(shift, piece.stop - start)
+            memory.part.zero_()
+            for block in blocks:
+                torch.sub(block[:, piece], shift[piece], out=memory.block)
+                self._fold_block(memory)
+            sums[:, piece].add_(memory.part)
+        own["waiting"] = []
 
-    def _fold_block(self, block: Float[Tensor, "block w"], difference: Float[Tensor, "g w"], part: Tensor) -> None:
-        """Add one block to partial sums in its own number format."""
+    def _piece(self, like: Tensor, width: int) -> _Piece:
+        """Memory that all pieces share, cut once: taking views in the innermost loop would cost as much as the sums."""
+        g, at = self.groups, self._at
+        block, part = like.new_empty(at.squares, width), like.new_empty(at.second.stop, width)
+        ab, ba, sums, pairs, place = block[1 : g + 1], block[g + 1 : -1], part[at.second], [], 0
+        for one in range(g - 1) if self.order == "second" else ():
+            later = g - 1 - one
+            pairs.append((ab[one], ba[one], ab[one + 1 :], ba[one + 1 :], sums[place : place + later]))
+            place += later
+        return _Piece(
+            block=block,
+            squares=torch.empty_like(block),
+            difference=like.new_empty(g, width),
+            line=like.new_empty(width),
+            part=part,
+            pairs=tuple(pairs),
+        )
+
+    def _fold_block(self, memory: _Piece) -> None:
+        """Add the block at hand to the partial sums."""
         at, g = self._at, self.groups
-        a, b, ab = block[0], block[-1], block[1 : g + 1]
+        block, part = memory.block, memory.part
         part[at.rows].add_(block)
-        for row in block:  # one row at a time adds to one sum in place
-            part[at.squares].addcmul_(row, row)
-        part[at.ends].addcmul_(a, a).addcmul_(b, b)
+        torch.mul(block, block, out=memory.squares)
+        a, b = memory.squares[0], memory.squares[-1]
+        part[at.ends].add_(a).add_(b)
+        part[at.squares].add_(torch.sum(memory.squares, 0, out=memory.line))
+        a, b = block[0], block[-1]
         part[at.product].addcmul_(a, b)
-        torch.sub(ab, a, out=difference)
-        part[at.first].addcmul_(difference, b)
-        part[at.total].addcmul_(difference, difference)
-        if self.order == "first":
-            return
-        ba = block[g + 1 : -1]
+        self._fold_half(memory, block[1 : g + 1], a, b)
         if self.halves == "both":
-            torch.sub(ba, b, out=difference)
-            part[at.first].addcmul_(difference, a)
-            part[at.total].addcmul_(difference, difference)
-        second, place = part[at.second], 0
-        for one in range(g - 1):
-            later = second[place : place + g - 1 - one]
-            later.addcmul_(ba[one], ab[one + 1 :])
+            self._fold_half(memory, block[g + 1 : -1], b, a)
+        for ab, ba, later_ab, later_ba, sums in memory.pairs:
+            sums.addcmul_(ba, later_ab)
             if self.halves == "both":
-                later.addcmul_(ab[one], ba[one + 1 :])
-            place += g - 1 - one
+                sums.addcmul_(ab, later_ba)
+
+    def _fold_half(self, memory: _Piece, rows: Tensor, near: Tensor, far: Tensor) -> None:
+        """Add what exchanging each group does to the end `near`, with values of the end `far`."""
+        torch.sub(rows, near, out=memory.difference)
+        memory.part[self._at.first].addcmul_(memory.difference, far)
+        memory.part[self._at.total].addcmul_(memory.difference, memory.difference)
 
     def _merged(self, left: State, right: State) -> State:
+        self._fold_waiting(left)
+        self._fold_waiting(right)
         self._move(right["sums"], int(right["count"]), right["shift"].double() - left["shift"].double())
         return {
             "count": left["count"] + right["count"],
             "shift": left["shift"],
             "sums": left["sums"].add_(right["sums"]),
+            "waiting": [],
         }
 
     def _move(self, sums: Tensor, count: int, by: Float[Tensor, "m"]) -> None:
