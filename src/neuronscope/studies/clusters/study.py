@@ -141,9 +141,8 @@ def plan_clusters(subject: Subject, data: Data, spec: ClustersSpec | None = None
     first = planned(subject, images, look, fold, run=setting.run, name="statistics")
     later = later_passes(setting, cluster_layers(setting, statistics_of(setting)))
     every = [first, *(one.planned(setting) for one in later)]
-    timed: list[tuple[PlannedSweep, Step]] = [(first, look)]
-    timed += [(one.planned(setting), one.step) for one in later if one.name.startswith("explanations ")]
-    # An image has hundreds of passes here: one is enough to time, and the other sweeps are more of the same.
+    # An image has hundreds of passes here: one at one layer is enough to time, and other sweeps are more of the same.
+    timed: list[tuple[PlannedSweep, Step]] = [(first, look), (later[0].planned(setting), later[0].step)]
     known = estimate(subject, setting.data.take(setting.explained[:1]), timed, run=setting.run)
     seconds = (known.seconds or 0.0) * sum(map(_work, every)) / sum(_work(one) for one, _ in timed)
     return Plan(tuple(every), seconds)
