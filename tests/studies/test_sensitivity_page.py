@@ -213,7 +213,7 @@ def test_means_of_noise_are_left_out(result):
         "units": with_units(result, total=units, shapley=calm),
     }
     page = changed(result, groups).page()
-    assert f"{FLAT} has 1 unit with a share of the variance beyond" in texts_of(page, "warning")
+    assert f"which no true share is: 1 unit in {FLAT}." in texts_of(page, "warning")
     profile = named(page, ns.Panel, "depth").charts[1].series[0].y
     assert np.isfinite(profile[0])
     assert np.isnan(profile[1])

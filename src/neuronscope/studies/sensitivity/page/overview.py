@@ -168,11 +168,12 @@ def _floor(view: View) -> Iterator[Block]:
 
 def _wild(view: View) -> Iterator[Block]:
     """Layers whose means are those of a few units that hardly vary."""
-    for layer, units in view.wild_layers.items():
+    if view.wild_layers:
+        said = listed(f"{counted(units, 'unit')} in {layer}" for layer, units in view.wild_layers.items())
         yield Text(
-            f"{layer} has {counted(units, 'unit')} with a share of the variance beyond {WILD:g}, which no true share "
-            "is: they hardly vary, or in rare rows only, so that it takes more points to say anything of them. They "
-            "make means over the units of this layer useless: charts leave them out. Medians are not touched by them.",
+            f"Some units have a share of the variance beyond {WILD:g}, which no true share is: {said}. They hardly "
+            "vary, or in rare rows only, so that it takes more points to say anything of them. They make means over "
+            "the units of their layers useless: charts leave these out. Medians are not touched by them.",
             tone="warning",
         )
 
@@ -206,8 +207,9 @@ def _not_told(view: View) -> Iterator[Block]:
     live = np.isfinite(q).any(axis=1)
     shares = told[live].mean(axis=0) if live.any() else np.zeros(len(view.factors))
     never = [name for name, share in zip(view.factors, shares, strict=True) if share == 0]
-    pairs = int(live.sum()) * len(view.factors)
-    said = f"First-order indices can be told from 0 ({view.bound}) for {int(told.sum()):,} of {pairs:,} pairs of unit "
-    said += "and factor"
-    said += f", for none of {listed(never)}." if never else "."
-    yield Text(said + " What cannot be told from 0 may still be there.", tone="note")
+    ending = " What cannot be told from 0 may still be there." if not told[live].all() else ""
+    yield Text(
+        f"First-order indices can be told from 0 ({view.bound}) for {int(told.sum()):,} of {told[live].size:,} pairs "
+        f"of unit and factor{f', for none of {listed(never)}' if never else ''}.{ending}",
+        tone="note",
+    )
