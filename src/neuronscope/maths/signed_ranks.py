@@ -203,7 +203,7 @@ def signed_ranks_of_counts(
     doubled = 2 * (up_to - sizes + zeros[:, None]) + sizes + 1
     balance = (doubled * (positive - negative)).sum(axis=1) / 2
     wide = sizes.astype(np.float64)
-    ranks = SignedRanks(count, balance, zeros, (wide**3 - wide).sum(axis=1))
+    ranks = SignedRanks(count, balance, zeros, (wide * (wide * wide - 1)).sum(axis=1))
     bound = (positive * negative).sum(axis=1) / (count * (count + 1) / 2 if count else np.nan)
     return ranks, np.asarray(bound)
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from neuronscope.errors import InputError
 from neuronscope.maths.signed_ranks import signed_ranks
-from neuronscope.maths.streams import state_bytes
+from neuronscope.maths.streams import on_cpu, state_bytes
 from neuronscope.maths.streams.signed_ranks import SignedRankHistogram
 
 COUNTS = ("counts", "top", "nonfinite", "images")
@@ -40,12 +40,12 @@ def paired(difference, *, block):
 
 
 def fold(reducer, values, places=None):
-    """The state after batches cut at these blocks; each has memory of its own."""
+    """The state after batches cut at these blocks, each with memory of its own, when nothing waits any more."""
     places = [0, len(values) // reducer.block] if places is None else places
     state = reducer.start()
     for first, last in pairwise(places):
         state = reducer.add(state, {"x": values[first * reducer.block : last * reducer.block].clone()})
-    return state
+    return reducer.settled(state)
 
 
 def answer(values, **options):
@@ -56,7 +56,7 @@ def answer(values, **options):
 
 def same_counts(one, other):
     """Equal whole numbers; means and squares equal but for rounding."""
-    assert one.keys() == other.keys()
+    assert one["waiting"] == other["waiting"] == []
     for name in COUNTS:
         assert torch.equal(one[name], other[name])
     for name in MOMENTS:
@@ -119,7 +119,7 @@ def test_merging_leaves_the_right_state_alone(stream):
     reducer = SignedRankHistogram("x", **options)
     half = images // 2 * reducer.block
     right = fold(reducer, values[half:])
-    before = {name: tensor.clone() for name, tensor in right.items()}
+    before = {name: right[name].clone() for name in (*COUNTS, *MOMENTS)}
     if half:
         reducer.merge(fold(reducer, values[:half]), right)
     for name, tensor in before.items():
@@ -275,10 +275,39 @@ def test_a_dead_scalar_is_nan():
 
 @pytest.mark.parametrize("options", [{}, {"octaves": 40}, {"mantissa_bits": 5, "pool": "images"}])
 def test_announced_size_covers_the_state(options):
-    """The bytes that a plan prints are those of the state, but for one number."""
+    """The bytes that a plan prints are those held at most, but for one number: 127 rows can wait."""
     reducer = SignedRankHistogram("x", block=3, **options)
-    state = fold(reducer, torch.randn(30, 7))
-    assert state_bytes(state) == reducer.size({"x": (7,)}) + 8
+    state, held = reducer.start(), []
+    for _ in range(90):
+        state = reducer.add(state, {"x": torch.randn(3, 7)})
+        held.append(state_bytes(state))
+    assert max(held) + 7 * 4 == reducer.size({"x": (7,)}) + 8  # in blocks of 3 only 126 do
+
+
+@given(streams(), st.data())
+def test_what_waits_is_counted_once(stream, data):
+    """Merged with rows that wait on either side, and read in between, a state gives the counts of one batch."""
+    options, values, images = stream
+    reducer = SignedRankHistogram("x", **options)
+    state = reducer.start()
+    for first, last in pairwise(data.draw(cuts(images))):
+        part = {"x": values[first * reducer.block : last * reducer.block].clone()}
+        if data.draw(st.booleans()):
+            state = reducer.merge(state, reducer.add(reducer.start(), part))
+        else:
+            state = reducer.add(state, part)
+        if state and data.draw(st.booleans()):
+            reducer.finish(state)
+    same_counts(reducer.settled(state), fold(reducer, values))
+
+
+def test_many_rows_are_counted_in_whichever_portions():
+    """A thousand rows in batches of 3, 30 and 300: portions of 128 rows or more, the same counts."""
+    values = paired(kinds(np.random.default_rng(1), 666), block=3)
+    reducer = SignedRankHistogram("x", block=3)
+    whole = fold(reducer, values)
+    for step in (1, 10, 100):
+        same_counts(fold(reducer, values, [*range(0, 333, step), 333]), whole)
 
 
 def test_other_precisions_are_taken():
@@ -320,4 +349,4 @@ def test_a_gpu_counts_the_same():
     reducer = SignedRankHistogram("x", block=3)
     values = paired(kinds(np.random.default_rng(0), 600), block=3)
     state = fold(reducer, values.cuda(), [0, 10, 200])
-    same_counts(fold(reducer, values, [0, 10, 200]), {name: tensor.cpu() for name, tensor in state.items()})
+    same_counts(fold(reducer, values, [0, 10, 200]), on_cpu(state))

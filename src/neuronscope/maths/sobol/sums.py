@@ -154,8 +154,7 @@ class SobolSums:
             own = state[name]
             own["count"] += len(values) // block
             own["waiting"].extend(values.view(-1, block, values.shape[1]))
-            if len(own["waiting"]) >= _TOGETHER:
-                self._fold_waiting(own)
+            self._fold_waiting(own, least=_TOGETHER)
         return state
 
     def merge(self, left: State, right: State) -> State:
@@ -169,7 +168,7 @@ class SobolSums:
         at = self._at
         found = {}
         for name, own in state.items():
-            self._fold_waiting(own)
+            self._fold_waiting(own, least=1)
             sums = own["sums"].cpu().numpy()
             found[name] = Sums(
                 count=int(own["count"]),
@@ -212,10 +211,10 @@ class SobolSums:
             "waiting": [],
         }
 
-    def _fold_waiting(self, own: State) -> None:
-        """Add the blocks that wait to the sums, in pieces of columns."""
+    def _fold_waiting(self, own: State, *, least: int) -> None:
+        """Add the blocks that wait to the sums if there are so many, in pieces of columns."""
         blocks, shift, sums = own["waiting"], own["shift"], own["sums"]
-        if not blocks:
+        if len(blocks) < least:
             return
         columns = len(shift)
         width = min(columns, _CACHED if shift.device.type == "cpu" else _ON_DEVICE)
@@ -275,15 +274,16 @@ class SobolSums:
         memory.part[self._at.total].addcmul_(memory.difference, memory.difference)
 
     def _merged(self, left: State, right: State) -> State:
-        self._fold_waiting(left)
-        self._fold_waiting(right)
-        self._move(right["sums"], int(right["count"]), right["shift"].double() - left["shift"].double())
-        return {
+        summed = int(right["count"]) - len(right["waiting"])
+        self._move(right["sums"], summed, right["shift"].double() - left["shift"].double())
+        merged = {
             "count": left["count"] + right["count"],
             "shift": left["shift"],
             "sums": left["sums"].add_(right["sums"]),
-            "waiting": [],
+            "waiting": [*left["waiting"], *right["waiting"]],
         }
+        self._fold_waiting(merged, least=_TOGETHER)
+        return merged
 
     def _move(self, sums: Tensor, count: int, by: Float[Tensor, "m"]) -> None:
         """Make the sums those of rows that are larger by `by`, in place."""
