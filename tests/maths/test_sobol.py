@@ -255,6 +255,15 @@ def test_division_of_the_original():
     assert np.allclose(found.second[:, 0], second, atol=1e-12)
 
 
+def test_an_output_that_is_rarely_anything_has_no_wild_index():
+    """Where an output is 1 in one row of a hundred and else 0, few base points must not make totals of 100."""
+    for seed in range(10):
+        plan = design(GROUPS, 16, seed=seed)
+        y = (plan.unit(np.arange(len(plan)))[:, [2]] > 0.99).astype(np.float64)
+        found = indices_of(plan, y)
+        assert np.isnan(found.total).all() or found.total.max() <= len(GROUPS) + 1
+
+
 def test_a_unit_is_the_sum_of_its_positions():
     """Generalised indices weigh positions by their variance: one that hardly varies hardly counts."""
     plan = design(GROUPS, 64)

@@ -256,6 +256,10 @@ def test_accuracy_knows_which_augmentation_does_harm(subject, data):
     top = dict(zip(names, group["accuracy"].to_numpy()[0], strict=True))
     assert top["hflip"] == top["original"]
     assert top["brightness"] < top["original"]
+    change = dict(zip(names, group["change"].to_numpy()[0], strict=True))
+    assert change["hflip"] == change["original"] == 0
+    assert change["brightness"] == pytest.approx(top["brightness"] - top["original"])
+    assert group["change_high"].to_numpy()[0, names.index("brightness")] < 0
 
 
 def test_the_study_stops_when_the_order_is_settled(subject, data):

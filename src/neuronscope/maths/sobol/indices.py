@@ -1,12 +1,15 @@
 """From sums to indices: first order, total and second order of each scalar output, and of each unit as a whole.
 
-With f centred at its mean over all rows and V the variance of f over A and B together:
+With f centred at its mean over all rows and V its variance:
 
     S_g  = mean[ f(B) (f(AB_g) - f(A)) ] / V                         (Saltelli et al. 2010, table 2 b)
     ST_g = mean[ (f(AB_g) - f(A))^2 ] / (2 V)                        (Jansen 1999)
     S_gh = mean[ f(BA_g) f(AB_h) - f(A) f(B) ] / V - S_g - S_h       (Saltelli 2002)
 
-With both halves every mean is also taken with A and B exchanged. An output whose variance is 0 has no index: nan.
+With both halves every mean is also taken with A and B exchanged, and V is over all rows of the design: each row has the
+distribution of A, and an output that is rarely far from 0 (a probability behind a softmax) may be so in rows other
+than A and B, whose variance alone would then be far too small for the differences it divides. With the first half V is
+over A and B, as in SALib. An output whose variance is 0 has no index: nan.
 
 A unit's map has an index for each position. For the unit as a whole the numerators and the variances are added up over
 its positions before dividing (generalised indices: M. Lamboni, H. Monod, D. Makowski, "Multivariate sensitivity
@@ -60,7 +63,7 @@ class SobolIndices:
         first: share of the variance due to a group alone (0 to 1 but for noise).
         total: share due to a group with all it takes part in (0 to 1 but for noise, at least `first`).
         second: share due to two groups together and neither alone, for g < h in the order of `combinations`.
-        variance: of the output over A and B (divisor n).
+        variance: of the output (divisor n).
     """
 
     first: Float[np.ndarray, "g m"]
@@ -160,9 +163,13 @@ def covariances(sums: Sums, *, halves: Halves = "both") -> Covariances:
     linear = ab - a
     if halves == "both":
         linear = linear + sums.rows[groups + 1 : -1] - b
-    variance = sums.ends / (2 * n) - ((a + b) / (2 * n)) ** 2
+        size = sums.squares / (n * len(sums.rows))
+        variance = size - mean**2
+    else:
+        size = sums.ends / (2 * n)
+        variance = size - ((a + b) / (2 * n)) ** 2
     # rounding alone: the squares themselves are known to about 1e-7 of their size
-    variance = np.where(variance <= _relative_noise(sums.ends / (2 * n)), 0.0, variance)
+    variance = np.where(variance <= _relative_noise(size), 0.0, variance)
     closed = np.empty_like(sums.second)
     if len(closed):
         ba = sums.rows[groups + 1 : -1]

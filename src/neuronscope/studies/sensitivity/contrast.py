@@ -67,6 +67,8 @@ class Accuracy:
         top: the shares counted (k of top-k).
         value: share (k, 1 + a), 0 to 1; nan without labels.
         low, high: intervals; images are what was sampled.
+        change: of the share under each augmentation against the same images as they are (-1 to 1).
+        change_low, change_high: intervals; images are paired with themselves.
         images: number of labelled images.
     """
 
@@ -74,6 +76,9 @@ class Accuracy:
     value: Float[np.ndarray, "k a"]
     low: Float[np.ndarray, "k a"]
     high: Float[np.ndarray, "k a"]
+    change: Float[np.ndarray, "k a"]
+    change_low: Float[np.ndarray, "k a"]
+    change_high: Float[np.ndarray, "k a"]
     images: int
 
 
@@ -197,23 +202,30 @@ def unit_qvalues(layers: list[LayerContrast], augmentations: int) -> Float[np.nd
 
 def accuracy_of(setting: Setting, decisions: list[DecisionsAnswer]) -> Accuracy:
     """Accuracy on plain images and under each augmentation, with intervals that know that draws share an image."""
-    value, low, high = [], [], []
+    found: list[list[tuple[float, ...]]] = []
     images = 0
     for k in TOP:
-        shares = []
+        rows: list[tuple[float, ...]] = []
         for number, (augmentation, own) in enumerate(zip(setting.augmentations, decisions, strict=True)):
-            block = 1 + draws_of(setting.spec, augmentation)
-            rank = own.rank.reshape(-1, block)
-            rank = rank[(rank >= 0).all(axis=1)]
-            images = len(rank)
+            rank = own.rank.reshape(-1, 1 + draws_of(setting.spec, augmentation))
+            right = rank[(rank >= 0).all(axis=1)] < k
+            images = len(right)
             if number == 0:
-                shares.append(_share(rank[:, :1] < k, setting.spec.level))
-            shares.append(_share(rank[:, 1:] < k, setting.spec.level))
-        table = np.array(shares)
-        value.append(table[:, 0])
-        low.append(table[:, 1])
-        high.append(table[:, 2])
-    return Accuracy(TOP, np.stack(value), np.stack(low), np.stack(high), images)
+                rows.append((*_share(right[:, :1], setting.spec.level), 0.0, 0.0, 0.0))
+            rows.append((*_share(right[:, 1:], setting.spec.level), *_change(right, setting.spec.level)))
+        found.append(rows)
+    table = np.array(found)
+    return Accuracy(TOP, *(table[..., column] for column in range(table.shape[2])), images=images)
+
+
+def _change(right: np.ndarray, level: float) -> tuple[float, float, float]:
+    """How many more answers are right under an augmentation, image by image, with its interval."""
+    images = len(right)
+    if not images:
+        return (float("nan"),) * 3
+    apart = right[:, 1:].mean(axis=1) - right[:, 0]
+    low, high = mean_interval(np.array([apart.mean()]), np.array([apart.var()]), images, level=level)
+    return float(apart.mean()), float(max(low[0], -1.0)), float(min(high[0], 1.0))
 
 
 def _share(right: np.ndarray, level: float) -> tuple[float, float, float]:

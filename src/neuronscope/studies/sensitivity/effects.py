@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float
 
 from neuronscope.data.design import Design
-from neuronscope.maths.replicates import RatioScatter, Scatter, ratio_parts, ratio_scattered, scattered
+from neuronscope.maths.replicates import RatioScatter, Scatter, ratio_scattered, scattered
 from neuronscope.maths.shapley_effects import (
     ReplicatedEffects,
     ShapleyDesign,
@@ -44,7 +44,7 @@ class LayerEffects:
         shares: of each activation and factor; they add up to 1.
         error: standard error of the shares, by the scatter of replicates.
         units: of each unit, with intervals.
-        parts: what each replicate says of the shares of the units, linearised.
+        parts: of each replicate, the effects added up over the units that have them: those of the layer.
         mean, variance: of each activation over independent draws.
     """
 
@@ -53,7 +53,7 @@ class LayerEffects:
     shares: Float[np.ndarray, "g m"]
     error: Float[np.ndarray, "g m"]
     units: ReplicatedEffects
-    parts: Float[np.ndarray, "r g u"]
+    parts: Float[np.ndarray, "r g"]
     mean: Float[np.ndarray, "m"]
     variance: Float[np.ndarray, "m"]
 
@@ -176,12 +176,15 @@ def _finished(setting: Setting, layer: LayerInfo, own: _Gathered) -> LayerEffect
         shares=original_shares(effects, groups) if clipped else shares_of(aggregated(effects, groups)),
         error=own.shares.error,
         units=replicated(own.units, level=setting.spec.level),
-        parts=ratio_parts(
-            np.stack([one.effects for one in own.units]), np.stack([one.total for one in own.units])[:, None]
-        ),
+        parts=_whole_layer(np.stack([one.effects for one in own.units])),
         mean=own.mean.mean,
         variance=own.variance.mean,
     )
+
+
+def _whole_layer(effects: Float[np.ndarray, "r g u"]) -> Float[np.ndarray, "r g"]:
+    known = np.isfinite(effects).all(axis=(0, 1))
+    return np.asarray(effects[:, :, known].sum(axis=2))
 
 
 def planned_shapley(setting: Setting) -> list[tuple[PlannedSweep, Design, Augmented]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 
@@ -67,6 +68,8 @@ class LayerIndices:
         maps: indices of each activation, from all replicates together.
         first_error, total_error: their standard errors, by the scatter of replicates.
         units: of each unit.
+        parts: of each replicate, the covariances of all units that have them, added up: what the layer's own indices
+            are made of.
         moments: of each activation over all rows.
     """
 
@@ -75,6 +78,7 @@ class LayerIndices:
     first_error: Float[np.ndarray, "g m"]
     total_error: Float[np.ndarray, "g m"]
     units: UnitIndices
+    parts: tuple[Covariances, ...]
     moments: Moments
 
 
@@ -168,7 +172,35 @@ def _gathered(setting: Setting, before: _Gathered | None, layer: LayerInfo, sums
     )
 
 
-def _unit_indices(units: tuple[Covariances, ...]) -> UnitIndices:
+def whole_layer(units: tuple[Covariances, ...]) -> tuple[Covariances, ...]:
+    """Covariances of each replicate added up over the units that have them in all replicates, as those of one unit."""
+    known = np.isfinite([one.variance for one in units]).all(axis=0)
+    return tuple(
+        Covariances(*(part[..., known].sum(-1)[..., None] for part in (one.first, one.total, one.closed, one.variance)))
+        for one in units
+    )
+
+
+def added_up(parts: Sequence[tuple[Covariances, ...]]) -> UnitIndices:
+    """Indices of a layer as a whole, from blocks of its units that were swept one after another.
+
+    Blocks that stopped at another replicate are cut alike.
+    """
+    rounds = zip(*parts, strict=False)
+    return unit_indices(
+        tuple(
+            Covariances(
+                sum(one.first for one in blocks),
+                sum(one.total for one in blocks),
+                sum(one.closed for one in blocks),
+                sum(one.variance for one in blocks),
+            )
+            for blocks in rounds
+        )
+    )
+
+
+def unit_indices(units: tuple[Covariances, ...]) -> UnitIndices:
     """Ratios of means over the replicates, and what each replicate says of them."""
     variance = np.stack([one.variance for one in units])
     first, total, closed = (np.stack([getattr(one, name) for one in units]) for name in ("first", "total", "closed"))
@@ -181,22 +213,11 @@ def _unit_indices(units: tuple[Covariances, ...]) -> UnitIndices:
     return UnitIndices(indices_from(pooled), singles, ratio_parts(total, bottom), second)
 
 
-def layer_means(values: Float[np.ndarray, "r g u"]) -> Float[np.ndarray, "r g"]:
-    """Mean of an index over the live units of a layer in each replicate; nan where none is alive.
-
-    Example:
-        >>> layer_means(np.array([[[0.5, np.nan, 0.7]]])).tolist()
-        [[0.6]]
-    """
-    alive = np.isfinite(values).all(axis=(0, 1))
-    return np.asarray(values[:, :, alive].mean(axis=2)) if alive.any() else np.full(values.shape[:2], np.nan)
-
-
 def _settled(setting: Setting, gathered: list[_Gathered]) -> bool:
     """Whether of every two factors it is known, in every layer, which has the larger total index, or that none has."""
     if min(len(own.units) for own in gathered) < FEWEST:
         return False
-    values = np.stack([layer_means(_unit_indices(own.units).total) for own in gathered], axis=1)
+    values = np.stack([unit_indices(whole_layer(own.units)).total[..., 0] for own in gathered], axis=1)
     looks = (setting.replicates - FEWEST + 1) * len(gathered)
     known = settled_pairs(values, tolerance=setting.spec.tolerance, level=setting.spec.level, looks=looks)
     return bool(known.all())
@@ -209,7 +230,8 @@ def _finished(setting: Setting, layer: LayerInfo, own: _Gathered) -> LayerIndice
         maps=guarded_indices(parts, own.moments) if setting.has("zero-for-dead") else indices_from(parts),
         first_error=own.first.error,
         total_error=own.total.error,
-        units=_unit_indices(own.units),
+        units=unit_indices(own.units),
+        parts=whole_layer(own.units),
         moments=own.moments,
     )
 

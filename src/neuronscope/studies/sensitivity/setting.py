@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import takewhile
 from math import prod
 from typing import Any, get_args
 
@@ -183,10 +182,14 @@ def chosen_layers(subject: Subject, spec: SensitivitySpec) -> tuple[LayerInfo, .
 
 
 def classifier_of(subject: Subject) -> tuple[str, ...]:
-    """The last layers with one number for each class: the classifier, and modules that end with it."""
-    outputs = len(subject.classes)
-    ends = takewhile(lambda layer: prod(layer.shape) == layer.units == outputs, reversed(subject.layers))
-    return tuple(layer.name for layer in ends)[::-1]
+    """The last layer, where it has one number for each class, and what that module itself ends with."""
+    found: tuple[str, ...] = ()
+    for layer in reversed(subject.layers):
+        inside = not found or layer.name.startswith(f"{found[0]}.")
+        if not (inside and prod(layer.shape) == layer.units == len(subject.classes)):
+            break
+        found = (layer.name, *found)
+    return found
 
 
 def chosen_factors(spec: SensitivitySpec) -> tuple[AuxiliaryFactor, ...]:

@@ -10,12 +10,12 @@ import numpy as np
 import xarray as xr
 from jaxtyping import Float
 
-from neuronscope.maths.replicates import Scatter, above_zero_p, scattered, settled_pairs, t_interval
+from neuronscope.maths.replicates import Scatter, above_zero_p, ratio_parts, scattered, settled_pairs, t_interval
 from neuronscope.maths.resampling import bh_qvalues
 from neuronscope.result import unit_table
 from neuronscope.studies.sensitivity.contrast import Accuracy, LayerContrast, map_qvalues, unit_qvalues
 from neuronscope.studies.sensitivity.effects import LayerEffects, groups_of, players_of
-from neuronscope.studies.sensitivity.indices import LayerIndices, layer_means
+from neuronscope.studies.sensitivity.indices import LayerIndices, added_up
 from neuronscope.studies.sensitivity.setting import Setting
 from neuronscope.studies.sensitivity.severity import LayerDrift, SeverityAccuracy
 from neuronscope.units import LayerInfo
@@ -235,26 +235,29 @@ def _drift_variables(layers: list[LayerDrift]) -> dict[str, Variable]:
 
 
 def layers_group(setting: Setting, found: Findings, layers: Sequence[LayerInfo]) -> xr.Dataset:
-    """One row for each layer: means over its live units, with intervals."""
+    """One row for each layer: its generalised indices, all its units added up, with intervals."""
     axes = ("layer", "factor")
     variables: dict[str, tuple[tuple[str, ...], np.ndarray]] = {
         "units": (("layer",), np.array([layer.units for layer in layers]))
     }
     if found.indices:
+        wholes = [added_up([one.parts for one in found.indices if one.layer.name == layer.name]) for layer in layers]
         for name in ("first", "total"):
-            means = [layer_means(_units_of(found.indices, layer, name)) for layer in layers]
-            _put_interval(variables, name, means, level=setting.spec.level)
+            values = [getattr(one, name)[..., 0] for one in wholes]
+            _put_interval(variables, name, values, level=setting.spec.level)
             maps = [
                 _map_mean([getattr(one.maps, name) for one in found.indices if one.layer.name == layer.name])
                 for layer in layers
             ]
             variables[f"{name}_activations"] = (axes, np.stack(maps))
-        totals = [_units_of(found.indices, layer, "total") for layer in layers]
-        variables["live"] = (("layer",), np.array([int(np.isfinite(one).all(axis=(0, 1)).sum()) for one in totals]))
-        variables["replicates"] = (("layer",), np.array([len(one) for one in totals]))
+        live = [_live(found.indices, layer) for layer in layers]
+        variables["live"] = (("layer",), np.array(live))
+        variables["replicates"] = (("layer",), np.array([len(one.total) for one in wholes]))
+        variables["settled"] = (("layer",), np.array([int(_is_settled(setting, one.total[..., 0])) for one in wholes]))
     if found.effects:
-        means = [layer_means(_shares_of(found.effects, layer)) for layer in layers]
-        _put_interval(variables, "shapley", means, level=setting.spec.level)
+        effects = [sum(one.parts for one in found.effects if one.layer.name == layer.name) for layer in layers]
+        shares = [ratio_parts(one, one.sum(axis=1, keepdims=True)) for one in effects]
+        _put_interval(variables, "shapley", shares, level=setting.spec.level)
         maps = [_map_mean([one.shares for one in found.effects if one.layer.name == layer.name]) for layer in layers]
         variables["shapley_activations"] = (axes, np.stack(maps))
     return xr.Dataset(
@@ -285,9 +288,16 @@ def _put_interval(
         variables[f"{name}{end}"] = (("layer", "factor"), np.stack(values))
 
 
-def _shares_of(effects: Sequence[LayerEffects], layer: LayerInfo) -> Float[np.ndarray, "r g u"]:
-    """What each replicate says of the shares of a layer's units."""
-    return np.concatenate([one.parts for one in effects if one.layer.name == layer.name], axis=2)
+def _live(indices: Sequence[LayerIndices], layer: LayerInfo) -> int:
+    """Units of a layer that change."""
+    return sum(
+        int(np.isfinite(one.units.pooled.total).all(axis=0).sum()) for one in indices if one.layer.name == layer.name
+    )
+
+
+def _is_settled(setting: Setting, totals: Float[np.ndarray, "r g"]) -> bool:
+    """Whether the order of the factors is known in a layer, looked at once."""
+    return bool(settled_pairs(totals, tolerance=setting.spec.tolerance, level=setting.spec.level).all())
 
 
 def _map_mean(parts: list[np.ndarray]) -> np.ndarray:
@@ -303,12 +313,12 @@ def _nanmean(values: Float[np.ndarray, "g m"]) -> Float[np.ndarray, "g"]:
 
 
 def convergence_group(setting: Setting, found: Findings, layers: Sequence[LayerInfo]) -> xr.Dataset | None:
-    """Mean total index of each layer, factor and replicate: what the stop looked at."""
+    """Total index of each layer, factor and replicate: what the stop looked at."""
     if not found.indices:
         return None
     rows = []
     for layer in layers:
-        own = layer_means(_units_of(found.indices, layer, "total"))
+        own = added_up([one.parts for one in found.indices if one.layer.name == layer.name]).total[..., 0]
         rows.append(np.pad(own, ((0, setting.replicates - len(own)), (0, 0)), constant_values=np.nan))
     return xr.Dataset(
         {"total": (("layer", "replicate", "factor"), np.stack(rows))},
@@ -317,13 +327,6 @@ def convergence_group(setting: Setting, found: Findings, layers: Sequence[LayerI
             "factor_name": ("factor", _texts(setting.problem.names)),
         },
     )
-
-
-def _units_of(indices: Sequence[LayerIndices], layer: LayerInfo, name: str) -> Float[np.ndarray, "r g u"]:
-    """What each replicate says of the units of a layer; parts of it that stopped at another replicate are cut alike."""
-    parts = [getattr(one.units, name) for one in indices if one.layer.name == layer.name]
-    shortest = min(len(part) for part in parts)
-    return np.concatenate([part[:shortest] for part in parts], axis=2)
 
 
 def factors_group(setting: Setting) -> xr.Dataset:
@@ -367,7 +370,14 @@ def accuracy_group(setting: Setting, found: Accuracy | None) -> xr.Dataset | Non
         return None
     axes = ("top", "input")
     return xr.Dataset(
-        {"accuracy": (axes, found.value), "accuracy_low": (axes, found.low), "accuracy_high": (axes, found.high)},
+        {
+            "accuracy": (axes, found.value),
+            "accuracy_low": (axes, found.low),
+            "accuracy_high": (axes, found.high),
+            "change": (axes, found.change),
+            "change_low": (axes, found.change_low),
+            "change_high": (axes, found.change_high),
+        },
         coords={
             "k": ("top", np.array(found.top)),
             "input_name": ("input", _texts(["original", *(one.name for one in setting.augmentations)])),
