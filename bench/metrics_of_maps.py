@@ -4,7 +4,7 @@ Both sides turn attributions of 3 x 224 x 224 into two answers: the sparsity, an
 measure faithfulness; in patches (a loop over 14 x 14 patches, once for either answer) and in pixels. What the network
 says of the replaced images is left out. On an accelerator the original's way starts with the copy to the processor
 that its numpy lines need. On a processor both sides have to read the same 600 KB for each map: how long reading alone
-takes bounds the ratio, and is printed beside it. There the goal is a share of what that bound allows.
+takes bounds the ratio, and is printed beside it. Where that bound is below the goal, the goal is missed whatever is done.
 
 A third figure is about all that the study asks of a map: the original's loop makes the masses anew for every share of
 the curves.
@@ -33,8 +33,6 @@ from neuronscope.maths.attribution_maps import (
 GRID, MASS, DROP = 14, 0.9, 0.1
 CURVE = (0.02, 0.05, 0.1, 0.2, 0.3, 0.5)
 GOAL = 50
-GOAL_OF_BOUND = 0.2
-"""Share of the ratio that reading the maps alone would have, on a processor."""
 
 Answers = tuple[np.ndarray, np.ndarray]
 """Sparsity of each image (n), and whether each position is replaced (n, positions)."""
@@ -152,23 +150,16 @@ def figures(quick: bool) -> Iterator[measure.Figure]:  # noqa: FBT001 called by 
             assert (own_masks != their_masks).mean() < 1e-4  # sums that differ by rounding change places
             taken = measure.pairs(run, lambda maps=maps, original=original: original(maps), repeats=repeats)
             figure = f"{name} of {n} maps on {device}, original's time over ours"
-            if device == "cpu":
-                yield _within_bound(figure, taken, maps, goal=ours is our_patches)
-            else:
-                goal = "" if ours is our_pixels else f">= {GOAL}"
-                yield measure.judged(figure, taken, goal=goal, met=lambda ratio: ratio >= GOAL)
+            goal = f">= {GOAL}" if ours is our_patches else ""
+            found = measure.judged(figure, taken, goal=goal, met=lambda ratio: ratio >= GOAL)
+            yield replace(found, detail=found.detail + _bound(taken, maps)) if device == "cpu" else found
 
 
-def _within_bound(figure: str, taken: measure.Paired, maps: Tensor, *, goal: bool) -> measure.Figure:
-    """A ratio beside the one that reading the maps alone would have, which is what a goal is a share of."""
+def _bound(taken: measure.Paired, maps: Tensor) -> str:
+    """The ratio that reading the maps alone would have."""
     seconds = reading(maps)
-    bound = statistics.median(taken.second) / seconds
     speed = maps.numel() * maps.element_size() / seconds / 1e9
-    least = GOAL_OF_BOUND * bound
-    words = f">= {least:.3g}, {GOAL_OF_BOUND:.0%} of what reading alone allows" if goal else ""
-    found = measure.judged(figure, taken, goal=words, met=lambda ratio: ratio >= least)
-    more = f"; reading the maps alone: {speed:.3g} GB/s, which allows {bound:.3g}"
-    return replace(found, detail=found.detail + more)
+    return f"; reading the maps alone: {speed:.3g} GB/s, which allows {statistics.median(taken.second) / seconds:.3g}"
 
 
 if __name__ == "__main__":
