@@ -4,7 +4,7 @@ Both sides turn attributions of 3 x 224 x 224 into two answers: the sparsity, an
 measure faithfulness; in patches (a loop over 14 x 14 patches, once for either answer) and in pixels. What the network
 says of the replaced images is left out. On an accelerator the original's way starts with the copy to the processor
 that its numpy lines need. On a processor both sides have to read the same 600 KB for each map: how long reading alone
-takes bounds the ratio, and is printed beside it. Where that bound is below the goal, the goal is missed whatever is done.
+takes bounds the ratio, and is printed beside it.
 
 A third figure is about all that the study asks of a map: the original's loop makes the masses anew for every share of
 the curves.
