@@ -35,7 +35,7 @@ SMALLER: dict[str, dict[str, Any]] = {
     "sensitivity": {
         "augmentations": ["erasing", "gaussian_blur", "brightness", "rotation"],
         "points": 128,
-        "replicates": 4,
+        "replicates": 8,
         "permutations": 64,
         "contrast_images": 60,
         "severity_images": 60,

@@ -148,7 +148,10 @@ def _scatter(replicates: Float[np.ndarray, "r ..."]) -> Scatter:
 def _dominant(
     setting: Setting, layers: list[LayerIndices], total: Float[np.ndarray, "u g"]
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Factor with the largest total index of each unit, its margin, and whether all others are surely below."""
+    """Factor with the largest total index of each unit, its margin, and whether all others are surely below.
+
+    As many comparisons as there are other factors (multiple comparisons with the best: Hsu 1984).
+    """
     alive = np.isfinite(total).all(axis=1)
     filled = np.where(alive[:, None], total, -1.0)
     dominant = np.where(alive, filled.argmax(axis=1), -1)
@@ -158,7 +161,7 @@ def _dominant(
     surely = np.concatenate(
         [
             settled_pairs(
-                np.moveaxis(one.units.total, -1, 1), tolerance=0.0, level=setting.spec.level, looks=len(pairs)
+                np.moveaxis(one.units.total, -1, 1), tolerance=0.0, level=setting.spec.level, looks=total.shape[1] - 1
             )
             for one in layers
         ]
