@@ -23,7 +23,7 @@ def accuracy(view: View) -> Iterator[Block]:
     table = view.groups["accuracy"]
     low, high = (table[f"accuracy_{end}"].to_numpy() for end in ("low", "high"))
     names, tops = texts(table["input_name"]), [int(k) for k in table["k"].to_numpy()]
-    harm = share[0, 0] - share[0]
+    harm, least, most = (-table[f"change{end}"].to_numpy()[0] for end in ("", "_high", "_low"))
     order = [0, *(1 + np.argsort(-np.nan_to_num(harm[1:], nan=-np.inf), kind="stable")).tolist()]
     yield Section(
         "Accuracy under augmentations",
@@ -44,17 +44,17 @@ def accuracy(view: View) -> Iterator[Block]:
     for number, k in enumerate(tops):
         columns |= {f"top-{k}": share[number, order], f"top-{k} low": low[number, order],
                     f"top-{k} high": high[number, order]}  # fmt: skip
-    columns["harm"] = harm[order]
-    columns["apart"] = [place > 0 and bool(high[0, place] < low[0, 0]) for place in order]
+    columns |= {"harm": harm[order], "harm low": least[order], "harm high": most[order]}
+    columns["told"] = [place > 0 and bool(least[place] > 0) for place in order]
     yield Table(
         "accuracy",
         "Accuracy by augmentation",
         pd.DataFrame(columns),
-        formats=dict.fromkeys([name for name in columns if name not in ("images", "apart")], ".3f"),
+        formats=dict.fromkeys([name for name in columns if name not in ("images", "told")], ".3f"),
         help={
-            "harm": "top-1 accuracy on plain images minus that under the augmentation",
-            "apart": "whether the whole interval lies below that of plain images; intervals that meet may still be of "
-            "different accuracies, as both are of the same images",
+            "harm": "top-1 accuracy on plain images minus that under the augmentation, image by image",
+            "harm low": f"lower {view.level:.0%} limit, each image paired with itself",
+            "told": "whether the harm is surely above 0",
             **{f"top-{k} low": f"lower {view.level:.0%} limit, images being what was sampled" for k in tops},
         },
     )

@@ -37,8 +37,8 @@ def _accuracy(view: View) -> Iterator[Block]:
     worst = 1 + int(np.nanargmin(first[1:])) if len(first) > 1 and np.isfinite(first[1:]).any() else 0
     if worst:
         name = str(table["input_name"].to_numpy()[worst])
-        told = high[worst] < low[0]
-        note = name if told else f"{name}; its interval meets that of plain images"
+        told = table["change_high"].to_numpy()[0, worst] < 0
+        note = name if told else f"{name}; not told from that on the same images as they are"
         yield Stat("accuracy, worst augmentation", f"{first[worst]:.1f}", "%", round(float(low[worst]), 1),
                    round(float(high[worst]), 1), note)  # fmt: skip
 
