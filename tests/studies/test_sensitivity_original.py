@@ -103,6 +103,13 @@ def plain(subject, data, run):
 
 
 @pytest.fixture(scope="module")
+def alone(subject, data, run):
+    """A contrast without partitions."""
+    spec = spec_of(augmentations=("hflip", "brightness"), estimators=("contrast",), factors=("order", "class"))
+    return run_sensitivity(subject, data, spec, run=run)
+
+
+@pytest.fixture(scope="module")
 def exported(published, tmp_path_factory):
     """A folder with the files of the result in the original's way."""
     folder = tmp_path_factory.mktemp("original")
@@ -141,6 +148,16 @@ def test_names_of_imagenet(published):
     named = replace(result, provenance=replace(result.provenance, subject="torchvision:alexnet", data="imagenet:train"))
     names = {one.name.text for one in value_files(Original(named))}
     assert f"si_alexnet_imagenet_ILSVRC_values_part=train+valid_augnm={published[0]}.hdf5" in names
+
+
+@pytest.mark.parametrize(
+    ("source", "part"), [("imagenet:val[500]", "valid"), ("imagenet:train", "train"), ("imagenet:sample", "all")]
+)
+def test_names_of_one_part(source, part, alone):
+    """Where partition is no factor, files carry the original's name of the part that the data is of."""
+    named = replace(alone, provenance=replace(alone.provenance, subject="torchvision:vgg11", data=source))
+    names = {one.name.text for one in value_files(Original(named))}
+    assert f"cs_vgg11_imagenet_ILSVRC_values_hflip_part={part}.hdf5" in names
 
 
 def test_layouts(published, exported):

@@ -50,10 +50,11 @@ _DIFFERENCES = {
     "shptv": "of the rows of the Shapley design that are independent draws; its mean is that of all rows, as in shpv",
     "shpv": "rows are groups, or single scalars under scalar-players: the attribute `players` says which, and `groups` "
     "where the rows of each variable begin, and the end; in 64 bits, of 32-bit values",
-    "cs": "images of both partitions together",
+    "cs": "images of both partitions together where partition was a factor",
     "cs_pvals": "of the images' mean differences (of all differences under unclustered); the copy that is called "
     "corrected holds q-values, where the original's holds the same p-values again",
-    "part": "train+valid: partitions 0 and 1, halves of one data set without other_data; all: partition was no factor",
+    "part": "train+valid: partitions 0 and 1, halves of one data set without other_data; train, valid or all: "
+    "partition was no factor, and the data is that split, or has none",
     "variables": "an attribute of the file: what its rows are about, with factors that the original lacks at the end",
     "activations_params": "class is the row of the data, the second data set's after the first's; 32-bit floats; names "
     "of parameters that two augmentations share begin with the augmentation's",

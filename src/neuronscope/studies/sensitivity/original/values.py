@@ -31,6 +31,9 @@ IMAGENET = "imagenet_ILSVRC"
 PART = "train+valid"
 """What the original calls both partitions together."""
 
+_PARTS = {"train": "train", "val": "valid", "valid": "valid"}
+"""Split of the data -> what the original calls it."""
+
 _ORDER = (*SETS["set1"], *SETS["set2"], *AUXILIARY)
 
 _LONGEST = 80
@@ -60,8 +63,11 @@ class Original:
 
     @cached_property
     def part(self) -> str:
-        """What stands for the partitions."""
-        return PART if "partition" in self.named else "all"
+        """What stands for the partitions: both, or the one that the data is of."""
+        if "partition" in self.named:
+            return PART
+        split = re.match(r"[^:]*:(\w+)", self.result.provenance.data)
+        return _PARTS.get(split[1] if split else "", "all")
 
     @cached_property
     def factors(self) -> xr.Dataset:
