@@ -47,8 +47,8 @@ def layers(view: View) -> Iterator[Block]:
     names = [MEASURES[name] for name in view.measures]
     yield Section(
         "Factors by layer",
-        f"Means over the live units of a layer: {', '.join(names)}. Whiskers and bands are intervals over replicates; "
-        "the axes end at 0 and 1 even where an interval does not.",
+        f"Of a layer as a whole, the variances of all its activations added up: {', '.join(names)}. Whiskers and bands "
+        "are intervals over replicates; the axes end at 0 and 1 even where an interval does not.",
     )
     yield _bars(view)
     yield _numbers(view)
@@ -72,7 +72,7 @@ def _bars(view: View) -> Panel:
 
 
 def _numbers(view: View) -> Panel:
-    """The same as numbers: factors by layers, and medians over units beside the means."""
+    """The same as numbers: factors by layers, and medians over units beside the layers as a whole."""
     charts = tuple(
         Chart(
             f"{name}-{kind}",
@@ -86,7 +86,7 @@ def _numbers(view: View) -> Panel:
             annotate=True,
         )
         for name in view.measures
-        for kind, values in (("mean", view.of_layers(name)[0]), ("median", _medians(view, name)))
+        for kind, values in (("layer", view.of_layers(name)[0]), ("median unit", _medians(view, name)))
     )
     return Panel(
         "factors-and-layers",
@@ -94,7 +94,8 @@ def _numbers(view: View) -> Panel:
         charts,
         columns=2,
         scale="shared",
-        text="Means and medians over the live units. Differences of less than the intervals above mean nothing.",
+        text="Layers as a whole, and the median of their live units. Differences of less than the intervals above mean "
+        "nothing.",
     )
 
 
@@ -149,7 +150,7 @@ def _table(view: View) -> Table:
         frame,
         formats=dict.fromkeys([name for name in frame.columns if frame[name].dtype.kind == "f"], ".3f"),
         help={
-            "live": "units that change; means are over these",
+            "live": "units that change",
             "replicates": "independent scrambles of the Sobol design",
             **{f"{MEASURES[name]}, activations": "mean over all activations of the layer, each cut to 0..1: the "
                "average of the program this study comes from" for name in view.measures},

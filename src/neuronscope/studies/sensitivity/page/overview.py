@@ -167,13 +167,13 @@ def _floor(view: View) -> Iterator[Block]:
 
 
 def _wild(view: View) -> Iterator[Block]:
-    """Layers whose means are those of a few units that hardly vary."""
+    """Layers of which too little is known: their shares are none."""
     if view.wild_layers:
         said = listed(f"{counted(units, 'unit')} in {layer}" for layer, units in view.wild_layers.items())
         yield Text(
             f"Some units have a share of the variance beyond {WILD:g}, which no true share is: {said}. They hardly "
-            "vary, or in rare rows only, so that it takes more points to say anything of them. They make means over "
-            "the units of their layers useless: charts leave these out. Medians are not touched by them.",
+            "vary, or in rare rows only, so that it takes more points to say anything of them, and of their layers: "
+            "charts leave these out. Medians are not touched by them.",
             tone="warning",
         )
 

@@ -103,7 +103,7 @@ class View:
         return tuple(name for name in MEASURES if self.find("layers", name) is not None)
 
     def of_layers(self, name: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Means over the live units of each layer (layer, factor) and their intervals; nan for `wild_layers`."""
+        """Shares of each layer as a whole (layer, factor) and their intervals; nan for `wild_layers`."""
         table = self.groups["layers"]
         useless = np.array([layer in self.wild_layers for layer in self.layers])[:, None]
         value, low, high = (
@@ -113,7 +113,7 @@ class View:
 
     @cached_property
     def wild_layers(self) -> dict[str, int]:
-        """Layers of which some mean is no share, and how many of their units have a share that is none."""
+        """Layers of which some share is none, and of how many of their units that is so."""
         found: dict[str, int] = {}
         for place, layer in enumerate(self.layers):
             for name in self.measures:
