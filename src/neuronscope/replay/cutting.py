@@ -129,13 +129,7 @@ def cut(module: nn.Module, layer: LayerInfo, example: Tensor, *, memory: int = M
         >>> [(part, logits.shape) for part, logits in tail.single(live, range(4))]
         [(slice(0, 4, None), torch.Size([4, 5, 2]))]
     """
-    training = next((name for name, part in module.named_modules() if part.training), None)
-    if training is not None:
-        message = (
-            f"'{training or 'the network'}' is in training mode, where the same image gives different answers. "
-            "Call .eval() on the network first"
-        )
-        raise InputError(message)
+    check_settled(module)
     if layer.whole is not None:
         layer = _whole(layer, layer.whole)
     # Two different images tell apart what one image, or the same twice, would let pass: rows in another order.
@@ -170,6 +164,21 @@ def cut(module: nn.Module, layer: LayerInfo, example: Tensor, *, memory: int = M
     return Cut(layer, name, reason, tail)
 
 
+def check_settled(module: nn.Module) -> None:
+    """Refuse a network that gives the same image different answers.
+
+    Raises:
+        InputError: a part of it is in training mode.
+    """
+    training = next((name for name, part in module.named_modules() if part.training), None)
+    if training is not None:
+        message = (
+            f"'{training or 'the network'}' is in training mode, where the same image gives different answers. "
+            "Call .eval() on the network first"
+        )
+        raise InputError(message)
+
+
 def _whole(part: LayerInfo, units: int) -> LayerInfo:
     axis = part.channel_axis - 1 if part.channel_axis > 0 else len(part.shape) - 1
     shape = (*part.shape[:axis], units, *part.shape[axis + 1 :])
@@ -189,7 +198,7 @@ def _prove(tail: Tail, module: nn.Module, layer: LayerInfo, images: Tensor) -> N
         UnsuitedError: they differ.
     """
     live = tail.prefix(images)
-    _same(live.logits, module(images), "without an edit")
+    check_same(live.logits, module(images), "without an edit")
     generator = torch.Generator().manual_seed(0)
     spread = float(live.output.detach().float().abs().nan_to_num(0.0, 0.0, 0.0).mean()) or 1.0
     fill = (torch.randn(live.output.shape, generator=generator) * spread).to(live.output)
@@ -201,9 +210,9 @@ def _prove(tail: Tail, module: nn.Module, layer: LayerInfo, images: Tensor) -> N
     one = torch.cat([logits for _, logits in tail.single(live, chosen, fill)])
     some = torch.cat([logits for _, logits in tail.masked(live, masks, fill)])
     for row, logits in enumerate(expected):
-        _same(some[row], logits, "with edited units")
+        check_same(some[row], logits, "with edited units")
         if row < len(chosen):
-            _same(one[row], logits, "with one edited unit")
+            check_same(one[row], logits, "with one edited unit")
 
 
 def _edited(
@@ -218,7 +227,12 @@ def _edited(
     return logits
 
 
-def _same(found: Tensor, expected: Tensor, when: str) -> None:
+def check_same(found: Tensor, expected: Tensor, when: str) -> None:
+    """Compare logits with those of a full forward pass.
+
+    Raises:
+        UnsuitedError: they differ by more than 1e-5 of the largest, or more than their number format can tell.
+    """
     scale = float(expected.abs().max())
     tolerance = max(_TOLERANCE, _EPSILONS * torch.finfo(expected.dtype).eps) * scale
     if found.shape != expected.shape or not torch.allclose(found, expected, rtol=0.0, atol=tolerance, equal_nan=True):

@@ -35,6 +35,7 @@ class Program:
         logits: gives the network's output.
         operations: what each node calls.
         modules: the module behind a node that calls one.
+        later: give the outputs of the further layers that were asked for.
     """
 
     nodes: tuple[fx.Node, ...]
@@ -43,6 +44,7 @@ class Program:
     logits: fx.Node
     operations: Mapping[fx.Node, Operation]
     modules: Mapping[fx.Node, nn.Module]
+    later: tuple[fx.Node, ...] = ()
 
     def steps(self, nodes: Sequence[fx.Node], *, keep: Iterable[fx.Node]) -> tuple[Step, ...]:
         """The given nodes ready to run, each forgetting what no later one reads and `keep` does not name."""
@@ -83,20 +85,24 @@ def execute(
     return values
 
 
-def traced(module: nn.Module, layer: LayerInfo) -> Program:
+def traced(module: nn.Module, layer: LayerInfo, *later: LayerInfo) -> Program:
     """The network as a program in which the layer is one operation, however much is inside it.
 
+    Args:
+        module: the network.
+        layer: where it will be cut.
+        later: further layers whose outputs will be told apart.
+
     Raises:
-        UnsuitedError: torch.fx cannot follow the network, the layer is not to be seen in what it found, or something
+        UnsuitedError: torch.fx cannot follow the network, a layer is not to be seen in what it found, or something
             is overwritten in a way that has no plain twin.
     """
+    layers = (layer, *later)
     try:
-        root, graph, calls = _traced(module, layer, opaque=False)
+        root, graph, calls = _traced(module, layers, opaque=False)
     except UnsuitedError:
-        root, graph, calls = _traced(module, layer, opaque=True)
-    if len(calls) <= layer.call:
-        message = f"torch.fx does not see call {layer.call} of '{layer.module_name}'"
-        raise UnsuitedError(message)
+        root, graph, calls = _traced(module, layers, opaque=True)
+    marked = [_output_of(one, calls[module.get_submodule(one.module_name)]) for one in layers]
     modules = {node: root.get_submodule(str(node.target)) for node in graph.nodes if node.op == "call_module"}
     operations = {
         node: _without_writing(node, modules) for node in graph.nodes if node.op not in ("placeholder", "output")
@@ -110,18 +116,28 @@ def traced(module: nn.Module, layer: LayerInfo) -> Program:
         message = "the network gives something other than one tensor"
         raise UnsuitedError(message)
     needed = _before(logits)
-    if calls[layer.call] not in needed:
-        message = f"the logits do not depend on what '{layer.name}' gives"
-        raise UnsuitedError(message)
+    for one, node in zip(layers, marked, strict=True):
+        if node not in needed:
+            message = f"the logits do not depend on what '{one.name}' gives"
+            raise UnsuitedError(message)
     nodes = tuple(node for node in graph.nodes if node in needed and node is not images)
     plain = {node: operation[0] for node, operation in operations.items()}
-    return Program(nodes, images, calls[layer.call], logits, plain, modules)
+    return Program(nodes, images, marked[0], logits, plain, modules, later=tuple(marked[1:]))
 
 
-def _traced(module: nn.Module, layer: LayerInfo, *, opaque: bool) -> tuple[nn.Module, fx.Graph, list[fx.Node]]:
-    """The traced graph, under which root, and the layer's output at each call; an opaque layer is not looked into."""
+def _output_of(layer: LayerInfo, calls: Sequence[fx.Node]) -> fx.Node:
+    if len(calls) <= layer.call:
+        message = f"torch.fx does not see call {layer.call} of '{layer.module_name}'"
+        raise UnsuitedError(message)
+    return calls[layer.call]
+
+
+def _traced(
+    module: nn.Module, layers: Sequence[LayerInfo], *, opaque: bool
+) -> tuple[nn.Module, fx.Graph, Mapping[nn.Module, list[fx.Node]]]:
+    """The traced graph, under which root, and the layers' outputs at each call; opaque layers are not looked into."""
     root = _OneInput(module)
-    tracer = _Tracer(module.get_submodule(layer.module_name), opaque=opaque)
+    tracer = _Tracer([module.get_submodule(layer.module_name) for layer in layers], opaque=opaque)
     try:
         return root, tracer.trace(root), tracer.outputs
     except Exception as problem:
@@ -146,27 +162,27 @@ class _OneInput(nn.Module):
 
 
 class _Tracer(fx.Tracer):
-    """Follows the network into its own modules, not into torch's, and marks the layer's outputs."""
+    """Follows the network into its own modules, not into torch's, and marks the layers' outputs."""
 
-    def __init__(self, layer: nn.Module, *, opaque: bool) -> None:
+    def __init__(self, layers: Sequence[nn.Module], *, opaque: bool) -> None:
         super().__init__(param_shapes_constant=True)
-        self._layer, self._opaque = layer, opaque
-        self.outputs: list[fx.Node] = []
+        self._opaque = opaque
+        self.outputs: dict[nn.Module, list[fx.Node]] = {layer: [] for layer in layers}
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        return (self._opaque and m is self._layer) or super().is_leaf_module(m, module_qualified_name)
+        return (self._opaque and m in self.outputs) or super().is_leaf_module(m, module_qualified_name)
 
     def call_module(
         self, m: nn.Module, forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
         output = super().call_module(m, forward, args, kwargs)
-        if m is not self._layer:
+        if m not in self.outputs:
             return output
         if not isinstance(output, fx.Proxy):
             message = f"the layer gives a {type(output).__name__}, not one tensor"
             raise UnsuitedError(message)
         marked = self.create_proxy("call_function", layer_output, (output,), {})
-        self.outputs.append(marked.node)
+        self.outputs[m].append(marked.node)
         return marked
 
 

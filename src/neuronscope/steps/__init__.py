@@ -12,6 +12,7 @@ from neuronscope.steps.gradients import AlongPath, Gradients, Target
 from neuronscope.steps.grouped import Grouped
 from neuronscope.steps.observe import MEASURES, Observe, Predict, spatial_max
 from neuronscope.steps.protocol import Step, activation_bytes, check_called, columns
+from neuronscope.steps.scaled import PredictScaled, Scaling
 from neuronscope.steps.silence import ZERO, Fill
 from neuronscope.steps.variants import PredictVariants, Variant
 
@@ -29,7 +30,9 @@ __all__ = [
     "Observe",
     "Predict",
     "PredictMasked",
+    "PredictScaled",
     "PredictVariants",
+    "Scaling",
     "Step",
     "Target",
     "Variant",
