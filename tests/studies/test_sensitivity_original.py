@@ -249,7 +249,26 @@ def test_variables_stand_in_the_originals_order(plain, tmp_path):
     assert "si_tiny_noise_values_part=train+valid_augnm=erasing+brightness+hflip.hdf5" in names
     with h5py.File(next(tmp_path.glob("shpv_*.hdf5"))) as content:
         assert content.attrs["players"] == "groups"
-        assert content["0"]["shpv"].shape == (7, ACTIVATIONS["0"])
+        raw = content["0"]["shpv"][()]
+    for place, name in enumerate(order):
+        own = maps["shapley_raw"].isel(player=ours.index(name)).to_numpy().ravel()
+        assert np.array_equal(raw[place], own)
+
+
+def test_scalars_go_with_their_variable(subject, data, run, tmp_path):
+    """Single scalars of a variable stand together, wherever it was in the result."""
+    chosen, legacy = ("hflip", "rolling"), ("scalar-players", "switched-shapley")
+    result = run_sensitivity(
+        subject, data, spec_of(augmentations=chosen, legacy=legacy, estimators=("shapley",)), run=run
+    )
+    export_sensitivity(result, tmp_path)
+    maps = result.tree["maps/0"].to_dataset()
+    with h5py.File(next(tmp_path.glob("shpv_*.hdf5"))) as content:
+        assert list(content.attrs["variables"][:2]) == ["rolling", "hflip"]
+        assert list(content.attrs["groups"]) == [0, 3, 4, 5, 6, 7, 8]
+        for place, player in enumerate((1, 2, 3, 0, 4, 5, 6, 7)):
+            own = maps["shapley_raw"].isel(player=player).to_numpy().ravel()
+            assert np.array_equal(content["0"]["shpv"][place], own)
 
 
 def arrays(folder, kind):
