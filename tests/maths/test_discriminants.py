@@ -38,7 +38,7 @@ def test_everything_is_plain_scikit_learn_in_the_same_folds(places, split):
     for _ in range(2):
         for part in np.array_split(rng.permutation(25 if split == "units" else 75), 4):
             test = np.isin(units if split == "units" else np.arange(75), part)
-            model = LinearDiscriminantAnalysis(solver="svd", n_components=2, tol=1e-4)
+            model = LinearDiscriminantAnalysis(solver="svd", n_components=min(2, places), tol=1e-4)
             model.fit(samples[~test], labels[~test])
             predicted = model.predict(samples)
             confusion += confusion_matrix(labels[test], predicted[test], labels=range(FACTORS))
@@ -48,7 +48,7 @@ def test_everything_is_plain_scikit_learn_in_the_same_folds(places, split):
     assert (found.test, found.train) == pytest.approx((np.mean(tested), np.mean(trained)))
     error = np.sqrt((1 / 8 + 1 / 3) * np.var(tested, ddof=1))
     assert found.high - found.test == pytest.approx(min(2.364624 * error, 1 - found.test), rel=1e-5)
-    whole = LinearDiscriminantAnalysis(solver="svd", n_components=2, tol=1e-4).fit(samples, labels)
+    whole = LinearDiscriminantAnalysis(solver="svd", n_components=min(2, places), tol=1e-4).fit(samples, labels)
     projected = whole.transform(samples)
     own = found.projection.reshape(len(samples), -1)[:, : projected.shape[1]]
     assert np.allclose(own * np.sign((own * projected).sum(axis=0)), projected, atol=1e-6)
