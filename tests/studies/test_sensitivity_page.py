@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 import neuronscope as ns
 from neuronscope.faces.html import render_page
 from neuronscope.result import Result
+from neuronscope.studies.sensitivity.original import export_sensitivity
 from neuronscope.studies.sensitivity.page import sensitivity_page
 from neuronscope.studies.sensitivity.page.pictures import ACROSS, coloured, map_picture, montage, shrunk
 from neuronscope.studies.sensitivity.page.strips import choose
@@ -329,3 +330,19 @@ def test_colours_rise_in_grey():
     """Larger values are lighter, so that a print in grey keeps their order."""
     grey = coloured(np.linspace(0, 1, 50), 0.0, 1.0) @ np.array([0.2126, 0.7152, 0.0722])
     assert (np.diff(grey) > 0).all()
+
+
+def test_a_comparison_is_on_the_page(tmp_path):
+    """A result that was compared with files, here its own, shows that it agrees with them."""
+    subject = ns.load_model("builtin:viewer-cnn", weights="random")
+    data = ns.load_data("digits", limit=60)
+    options = {"layers": ("conv_layers.10",), "augmentations": ("brightness", "hflip"), "points": 16, "replicates": 4}
+    spec = ns.SensitivitySpec(**options, estimators=("sobol",))
+    first = ns.run_sensitivity(subject, data, spec, run=ns.Run(threads=1))
+    export_sensitivity(first, tmp_path)
+    again = ns.run_sensitivity(subject, data, replace(spec, compare_with=str(tmp_path)), run=ns.Run(threads=1))
+    page = again.page()
+    table = next(block for block in page.blocks if isinstance(block, ns.Table) and block.name == "comparison")
+    assert (table.frame["difference"] < 1e-6).all()
+    assert table.frame["spearman"].dropna().min() > 1 - 1e-6
+    assert any(isinstance(block, ns.Panel) and block.name == "comparison" for block in page.blocks)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from neuronscope.result import Result
 from neuronscope.studies.sensitivity.page.accuracy import accuracy, severity
+from neuronscope.studies.sensitivity.page.comparison import comparison
 from neuronscope.studies.sensitivity.page.dominance import contrasts, dominance, fingerprints
 from neuronscope.studies.sensitivity.page.histograms import histograms
 from neuronscope.studies.sensitivity.page.layers import convergence, factors, layers, pairs
@@ -38,6 +39,7 @@ def sensitivity_page(result: Result) -> Page:
         *montages(view),
         *histograms(view),
         *convergence(view),
+        *comparison(view),
         *factors(view),
     ]
     sheet = view.groups.get("sheet")
