@@ -62,14 +62,14 @@ def slowly(module, layers, images, scaling):
 
 def check_logits(module, layers, images, scalings, *, way):
     """Every configuration's logits are those of the definition."""
-    with torch.inference_mode():
-        stages = staged(module, layers, images[:2])
+    stages = staged(module, layers, images[:2])
     assert (stages.way, stages.reason == "") == (way, way == "graph"), stages.reason
 
     def scales(layer, own):
         return torch.from_numpy(own.scales()).view(layer.units, *layer.map_shape)
 
     found = dict(stages.logits(images, [{}, *(one.maps for one in scalings)], scales))
+    assert not any(logits.requires_grad for logits in found.values())
     for number, scaling in enumerate((Scaling("", {}), *scalings)):
         expected = slowly(module, layers, images, scaling)
         torch.testing.assert_close(found[number], expected, rtol=0, atol=TOLERANCE * float(expected.abs().max()))

@@ -175,10 +175,10 @@ class _Graph:
             read |= {source for node in piece for source in node.all_input_nodes}
         self._segments = [program.steps(piece, keep=after) for piece, after in zip(pieces, keep[::-1], strict=True)]
 
-    @torch.inference_mode()
     def logits(self, images: Tensor, scalings: Sequence[Scaling], scales: Scales) -> Answers:
         """Along the tree of scalings, depth first: a value is held as long as a branch that reads it is left."""
-        values = execute(self._segments[0], {self._images: maps_last(images)})
+        with torch.inference_mode():
+            values = execute(self._segments[0], {self._images: maps_last(images)})
         yield from self._branches(0, values, range(len(scalings)), scalings=scalings, scales=scales)
 
     def _branches(
@@ -193,9 +193,10 @@ class _Graph:
         layer, mark = self._layers[place], self._marks[place]
         for name, members in _alike(layer, wanted, scalings).items():
             own = dict(values)
-            if name is not None:
-                own[mark] = own[mark] * maps_last(as_made(scales(layer, name)[None], layer))
-            execute(self._segments[place + 1], own)
+            with torch.inference_mode():
+                if name is not None:
+                    own[mark] = own[mark] * maps_last(as_made(scales(layer, name)[None], layer))
+                execute(self._segments[place + 1], own)
             if place + 1 < len(self._layers):
                 yield from self._branches(place + 1, own, members, scalings=scalings, scales=scales)
             else:
@@ -209,7 +210,6 @@ class _Modules:
     module: nn.Module
     layers: tuple[LayerInfo, ...]
 
-    @torch.inference_mode()
     def logits(self, images: Tensor, scalings: Sequence[Scaling], scales: Scales) -> Answers:
         """By first scaled layer: a forward pass that records, then the rest for each scaling."""
         left: Sequence[int] = range(len(scalings))
@@ -220,14 +220,14 @@ class _Modules:
                 front = Modules(self.module, layer)
                 live = front.prefix(images)
             for name, members in groups.items():
-                first = live.output * scales(layer, name)
                 for member in members:
                     later = {one: named for one, named in scalings[member].items() if one != layer.name}
-                    with _scaled(self.module, self.layers, later, scales):
-                        logits = front.replay(live, first)
+                    with torch.inference_mode(), _scaled(self.module, self.layers, later, scales):
+                        logits = front.replay(live, live.output * scales(layer, name))
                     yield member, logits
         if left:
-            logits = self.module(images)
+            with torch.inference_mode():
+                logits = self.module(images)
             yield from ((member, logits) for member in left)
 
 
@@ -238,11 +238,10 @@ class _Full:
     module: nn.Module
     layers: tuple[LayerInfo, ...]
 
-    @torch.inference_mode()
     def logits(self, images: Tensor, scalings: Sequence[Scaling], scales: Scales) -> Answers:
         """One forward pass for each."""
         for number, scaling in enumerate(scalings):
-            with _scaled(self.module, self.layers, scaling, scales):
+            with torch.inference_mode(), _scaled(self.module, self.layers, scaling, scales):
                 logits = self.module(images)
             yield number, logits
 
