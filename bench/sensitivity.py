@@ -1,0 +1,300 @@
+"""What does sensitivity of every activation cost beside the forward passes, and what does storing them cost instead?
+
+Random weights, made images, one thread; times are processor times of this process. Both sides get the same batches of
+the same designs and augment them alike. They also share an allocator that keeps freed memory: else each batch would
+fetch its maps' pages from the system anew, which takes longer than the sums.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import partial
+from math import prod
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+import _measure as measure
+import neuronscope as ns
+from neuronscope.data.dataset import Batch, data_from_arrays
+from neuronscope.data.design import Design
+from neuronscope.maths.shapley_effects import ShapleySums
+from neuronscope.maths.sobol import SobolSums, sobol_indices
+from neuronscope.steps import Augmented
+from neuronscope.studies.sensitivity import SensitivitySpec
+from neuronscope.studies.sensitivity.contrast import contrast_fold, contrast_rows
+from neuronscope.studies.sensitivity.effects import shapley_design, shapley_rows
+from neuronscope.studies.sensitivity.indices import design_of, reducer_of, rows_of
+from neuronscope.studies.sensitivity.setting import Setting, settle
+
+NETWORKS = ("resnet18", "alexnet", "vgg11")
+SHARD = 16
+"""Blocks that one state sees before it is merged: a quarter of a replicate of the study's 512 points."""
+
+PUBLISHED: dict[str, tuple[dict[str, int], float]] = {
+    "resnet18": ({"1.1": 9_400_000, "1.2": 2_621_440, "1.3": 5_242_880, "1.4": 524_288, "1.5": 4_587_520}, 234.0),
+    "alexnet": ({"1.1": 9_400_000, "1.2": 2_621_440, "1.3": 5_242_880, "1.4": 524_288, "1.5": 9_175_040}, 88.0),
+    "vgg11": ({"1.1": 1_880_000, "1.2": 655_360, "1.3": 1_310_720, "1.4": 524_288, "1.5": 1_146_880}, 133.7),
+}
+"""Rows of the published experiments of series 1, both sets and parts, and the days they took."""
+
+_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # malloc.h of glibc
+_NEVER = -1
+
+
+def keep_freed_memory() -> None:
+    """Let glibc keep what is freed for the next request, as PyTorch's own allocator does on a GPU."""
+    if sys.platform == "linux":
+        mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+        if mallopt is not None:
+            mallopt(_M_MMAP_MAX, 0)
+            mallopt(_M_TRIM_THRESHOLD, _NEVER)
+
+
+def setting_of(network: str, augmentations: str, **options: object) -> Setting:
+    """The study of a network at the original's checkpoints; options of the spec, and images."""
+    rng = np.random.default_rng(0)
+    images = int(options.pop("images", 40))  # type: ignore[call-overload]
+    coarse = torch.from_numpy(rng.integers(0, 256, (images, 3, 16, 16))).float()
+    pixels = torch.nn.functional.interpolate(coarse, size=(256, 256), mode="bicubic").clamp_(0, 255).to(torch.uint8)
+    labels = np.arange(images) % 10
+    data = data_from_arrays(pixels, labels, name="made", classes=[str(number) for number in range(10)])
+    subject = ns.load_model(f"torchvision:{network}", weights="random")
+    chosen = {"layers": (network,), "points": 64, "replicates": 1} | options
+    spec = SensitivitySpec(augmentations=(augmentations,), **chosen)  # type: ignore[arg-type]
+    return settle(subject, data, spec, ns.Run(workers=1, threads=1))
+
+
+def batches_of(setting: Setting, rows: Design, device: torch.device, *, most: int = 2**62) -> Iterator[Batch]:
+    """Batches of whole blocks as a sweep makes them, with their parameters."""
+    size = rows.batch_size(setting.running(rows).batch_size)
+    own = range(min(len(rows), most))
+    for batch in ns.batches(rows.data, setting.subject.preprocess.batch, rows=own, batch_size=size, workers=1):
+        yield Batch(
+            index=batch.index.to(device),
+            image=batch.image.to(device),
+            label=batch.label.to(device),
+            parameters=torch.from_numpy(rows.parameters[batch.index.numpy()]).to(device),
+        )
+
+
+def bare(setting: Setting, step: Augmented, batches: list[Batch]) -> Tensor:
+    """Augmentations and forward passes, and nothing else."""
+    with torch.inference_mode():
+        return torch.cat([setting.subject.module(step.prepared(batch)) for batch in batches])
+
+
+def swept(setting: Setting, step: Augmented, fold: SobolSums, batches: list[Batch], before: dict) -> Tensor:
+    """What a sweep does with a shard: a state of its own, every batch, and the way into the sums so far."""
+    state, logits = fold.start(), []
+    for batch in batches:
+        seen = step(setting.subject.module, batch)
+        state = fold.add(state, seen)
+        logits.append(seen["logits"])
+    before["state"] = fold.merge(before["state"], state)
+    return torch.cat(logits)
+
+
+def turns(first: Callable[[], object], second: Callable[[], object], *, repeats: int) -> measure.Paired:
+    """As `measure.pairs`, in processor time: both sides work on one thread and wait for nothing."""
+    taken: tuple[list[float], list[float]] = ([], [])
+    with measure.Watch() as watch:
+        for repeat in range(repeats):
+            order = ((0, first), (1, second)) if repeat % 2 == 0 else ((1, second), (0, first))
+            for side, function in order:
+                start = time.process_time()
+                function()
+                taken[side].append(time.process_time() - start)
+    return measure.Paired(tuple(taken[0]), tuple(taken[1]), watch.busy)
+
+
+def sobol(*, quick: bool) -> Iterator[measure.Figure]:
+    """First-order, total and second-order sums of every activation over the bare pass; rows per second for all."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    for network in NETWORKS[: 2 if quick else 3]:
+        for augmentations in ("set1",) if quick else ("set1", "set2"):
+            setting = setting_of(network, augmentations)
+            rows, step, fold = rows_of(setting, design_of(setting, 0), 0), setting.step(), reducer_of(setting)
+            setting.subject.module.to(device)
+            own = list(batches_of(setting, rows, device, most=rows.block * (4 if quick else SHARD)))
+            before = {"state": fold.start()}
+            ours, plain = partial(swept, setting, step, fold, own, before), partial(bare, setting, step, own)
+            assert torch.equal(ours(), plain()), "looking changed the network's answer"
+            repeats = {"resnet18": 3, "alexnet": 5, "vgg11": 1}[network] if not quick else 1
+            taken = turns(plain, ours, repeats=repeats)
+            scalars = sum(prod(layer.shape) for layer in setting.layers)
+            many = sum(len(batch.index) for batch in own)
+            goal = "<= 1.15" if network == "resnet18" and not quick else ""  # few rows hardly pay for a state
+            name = f"{network}, {augmentations}, S1 + ST + S2 of {scalars:,} activations, {many} rows, over bare passes"
+            yield measure.judged(name, taken, goal=goal, met=lambda ratio: ratio <= 1.15)
+            if augmentations == "set1":
+                yield speed(network, many, ours if device.type == "cuda" else None, sorted(taken.second)[repeats // 2])
+            setting.subject.module.cpu()
+            del own, before, ours, plain
+            gc.collect()
+
+
+def speed(network: str, rows: int, again: Callable[[], object] | None, seconds: float) -> measure.Figure:
+    """Rows a second, and how long all published rows of this network would take at that speed."""
+    where = "one thread of this processor"
+    if again is not None:
+        where = torch.cuda.get_device_name()
+        torch.cuda.synchronize()
+        start = time.perf_counter()
+        again()
+        torch.cuda.synchronize()
+        seconds = time.perf_counter() - start
+    published, days = PUBLISHED[network]
+    total = sum(published.values())
+    projected = total * seconds / rows / 86400
+    detail = f"{where}; projected: {projected:.2g} days for all {total:,} rows of 1.1 to 1.5, published {days:g} days"
+    return measure.Figure(f"{network}, rows a second with set1 and its sums", rows / seconds, "", None, detail)
+
+
+def contrast(*, quick: bool) -> Iterator[measure.Figure]:
+    """One augmentation's contrast with the plain image, as one sweep, over the bare pass of its rows."""
+    images = 40 if quick else 200
+    setting = setting_of("resnet18", "set1", images=images, contrast_images=images)
+    rows, step = contrast_rows(setting, setting.augmentations[0]), setting.step(means="all")
+    fold, cpu = contrast_fold(setting, rows), torch.device("cpu")
+
+    def plain() -> list[Tensor]:
+        return [bare(setting, step, [batch]) for batch in batches_of(setting, rows, cpu)]
+
+    def ours() -> object:
+        return ns.sweep(setting.subject, rows, step, fold, run=setting.running(rows)).answer
+
+    name = f"resnet18, contrast of {images} images with 4 draws of erasing, one sweep, over bare passes"
+    taken = turns(plain, ours, repeats=1 if quick else 3)
+    goal = "" if quick else "<= 1.5"  # of few rows the state itself is most of the work
+    yield measure.judged(name, taken, goal=goal, met=lambda ratio: ratio <= 1.5)
+
+
+def shapley(*, quick: bool) -> Iterator[measure.Figure]:
+    """Shapley effects of every activation, as one sweep, over the bare pass of its rows."""
+    setting = setting_of("resnet18", "set1", permutations=4 if quick else 32, outer=1, inner=2)
+    design = shapley_design(setting, 0)
+    rows, step, cpu = shapley_rows(setting, design), setting.step(), torch.device("cpu")
+    fold = ShapleySums(tuple(f"maps/{layer.name}" for layer in setting.layers), design)
+
+    def plain() -> list[Tensor]:
+        return [bare(setting, step, [batch]) for batch in batches_of(setting, rows, cpu)]
+
+    def ours() -> object:
+        return ns.sweep(setting.subject, rows, step, fold, run=setting.running(rows)).answer
+
+    name = f"resnet18, set1, Shapley effects of every activation, {len(rows)} rows, one sweep, over bare passes"
+    yield measure.judged(name, turns(plain, ours, repeats=1 if quick else 3), goal="", met=lambda _ratio: True)
+
+
+def storing(*, quick: bool) -> Iterator[measure.Figure]:
+    """The way of the original: activations appended to HDF5, then SALib for one column after the other."""
+    import h5py
+    from SALib.analyze import sobol as salib
+
+    points, layer = (4, "classifier.6") if quick else (16, "avgpool")
+    setting = setting_of("alexnet", "set1", points=points, layers=(layer,), output="logits")
+    rows, step = rows_of(setting, design_of(setting, 0), 0), setting.step()
+    fold = replace(reducer_of(setting), halves="first")  # the rows that SALib uses
+    batches = list(batches_of(setting, rows, torch.device("cpu")))
+    problem, key = setting.problem, f"maps/{layer}"
+    asked = {
+        "num_vars": problem.columns,
+        "names": [f"x{number}" for number in range(problem.columns)],
+        "bounds": [[0, 1]] * problem.columns,
+        "groups": [factor.name for factor in problem.factors for _ in factor.columns],
+    }
+    found: dict[str, object] = {}
+
+    def ours() -> None:
+        before = {"state": fold.start()}
+        swept(setting, step, fold, batches, before)
+        found["ours"] = sobol_indices(fold.finish(before["state"])[key], halves="first")
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "activations.hdf5"
+
+        def peer() -> None:
+            path.unlink(missing_ok=True)
+            for batch in batches:
+                values = step(setting.subject.module, batch)[key].numpy()
+                with h5py.File(path, "a") as file:
+                    if layer not in file:
+                        shape = {"shape": (0, values.shape[1]), "maxshape": (None, values.shape[1])}
+                        file.create_dataset(layer, dtype="f4", chunks=True, compression="gzip", **shape)
+                    file[layer].resize(len(file[layer]) + len(values), axis=0)
+                    file[layer][-len(values) :] = values
+            answers = []
+            with h5py.File(path) as file:
+                stored = file[layer]
+                for start in range(0, stored.shape[1], 1000):
+                    for column in stored[:, start : start + 1000].T:
+                        one = salib.analyze(asked, column.astype(np.float64), num_resamples=2, seed=0)
+                        answers.append((one["S1"], one["ST"], one["S2"][np.triu_indices(len(problem.factors), 1)]))
+            found["peer"] = answers
+
+        with np.errstate(all="ignore"):  # columns that never change
+            taken = turns(ours, peer, repeats=1 if quick else 2)
+        stored_bytes = path.stat().st_size
+        left = sum(file.stat().st_size for file in Path(folder).iterdir() if file != path)
+    own = found["ours"]
+    for number, values in enumerate((own.first, own.total, own.second)):  # type: ignore[attr-defined]
+        theirs = np.stack([one[number] for one in found["peer"]], axis=1)  # type: ignore[attr-defined]
+        alive = np.isfinite(values).all(axis=0)
+        assert alive.any()
+        assert np.abs(values - theirs)[:, alive].max() <= 1e-4, "the two sides differ"
+    scalars = len(found["peer"])  # type: ignore[arg-type]
+    name = f"alexnet {layer}, {scalars:,} activations, {len(rows)} rows: HDF5 and SALib by column over ours"
+    yield measure.judged(name, taken, goal="" if quick else ">= 8", met=lambda ratio: ratio >= 8)
+    detail = f"the other side {stored_bytes:,}, compressed, of {4 * scalars * len(rows):,}"
+    yield measure.Figure("bytes of activations stored apart from the answer", left, "= 0", left == 0, detail)
+
+
+def memory(*, quick: bool) -> Iterator[measure.Figure]:
+    """Peak memory of a sweep over n and over 4 n base points, each in a process of its own."""
+    network, points = ("alexnet", 4) if quick else ("resnet18", 16)
+    peaks = []
+    for many in (points, 4 * points):
+        command = [sys.executable, __file__, "--peak-of", network, str(many)]
+        done = subprocess.run(command, check=True, capture_output=True, text=True)  # noqa: S603
+        peaks.append(int(done.stdout.split()[-1]))
+    name = f"{network}, set1: peak memory of a sweep over {4 * points} base points over that of {points}"
+    detail = f"{peaks[0] / 2**20:,.0f} and {peaks[1] / 2**20:,.0f} MiB"
+    yield measure.Figure(name, peaks[1] / peaks[0], "<= 1.05", peaks[1] / peaks[0] <= 1.05, detail)
+
+
+def peak_of(network: str, points: int) -> int:
+    """Peak resident bytes after one sweep."""
+    setting = setting_of(network, "set1", points=points)
+    rows = rows_of(setting, design_of(setting, 0), 0)
+    ns.sweep(setting.subject, rows, setting.step(), reducer_of(setting), run=setting.running(rows))
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def figures(quick: bool) -> Iterator[measure.Figure]:  # noqa: FBT001 called by the harness
+    """All of them."""
+    yield from sobol(quick=quick)
+    yield from contrast(quick=quick)
+    yield from shapley(quick=quick)
+    yield from storing(quick=quick)
+    yield from memory(quick=quick)
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    keep_freed_memory()
+    if "--peak-of" in sys.argv:
+        print(peak_of(sys.argv[-2], int(sys.argv[-1])))
+    else:
+        measure.main(__doc__ or "", figures)
