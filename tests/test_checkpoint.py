@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import errno
+import gc
 import os
 import pickletools
+import weakref
 
 import numpy as np
 import pytest
@@ -81,6 +83,26 @@ def test_nothing_is_pickled():
         list(pickletools.genops(bytes_))
     with pytest.raises(TypeError):
         encode({"object": object()})
+
+
+def test_tensors_that_share_memory_come_back_apart():
+    """Views, the same tensor twice and empty tensors are written as what they hold."""
+    whole = torch.arange(6.0)
+    value = {"a": whole, "b": whole, "c": whole[2:4], "d": whole.view(2, 3).t(), "e": torch.empty(0)}
+    assert same(decode(encode(value)), value)
+
+
+def test_what_was_written_is_let_go():
+    """Writing a state leaves nothing behind that holds it: no circle of references that waits to be looked for."""
+    tensor = torch.arange(5.0)
+    gc.disable()
+    try:
+        held = weakref.ref(tensor)
+        decode(encode({"state": tensor}))
+        del tensor
+        assert held() is None
+    finally:
+        gc.enable()
 
 
 @pytest.mark.parametrize("content", [b"", b"NSCOPE01", encode([1, 2]), encode({"key": "k"}), os.urandom(2000)])

@@ -137,7 +137,7 @@ class Checkpoint:
         }
         try:
             self._see_to_folder()
-            write_whole(self.path, encode(parts))
+            write_whole(self.path, *encoded(parts))
         except StorageError:
             self._failed = True
             raise
@@ -208,22 +208,39 @@ def _make_again(folder: Path, *, disk: int) -> None:
 
 def encode(value: object) -> bytes:
     """A nest of dictionaries, lists, tensors and JSON values as bytes that know whether they are whole."""
+    return b"".join(encoded(value))
+
+
+def encoded(value: object) -> tuple[bytes, ...]:
+    """The same in pieces: a state of gigabytes is copied once, not once more for every piece that is put before it."""
     tensors: dict[str, torch.Tensor] = {}
+    plan = json.dumps(_outline(value, tensors)).encode()
+    pieces = (len(plan).to_bytes(8, "little"), plan, save(tensors))
+    digest = hashlib.sha256()
+    for piece in pieces:
+        digest.update(piece)
+    return (_MAGIC, digest.digest(), *pieces)
 
-    def outline(part: object) -> object:
-        if isinstance(part, torch.Tensor):
-            name = str(len(tensors))
-            tensors[name] = part.detach().cpu().contiguous().clone()
-            return {"tensor": name}
-        if isinstance(part, dict):
-            return {"dict": {str(key): outline(inner) for key, inner in part.items()}}
-        if isinstance(part, list | tuple):
-            return {"list": [outline(inner) for inner in part]}
-        return {"value": part}
 
-    plan = json.dumps(outline(value)).encode()
-    body = len(plan).to_bytes(8, "little") + plan + save(tensors)
-    return _MAGIC + hashlib.sha256(body).digest() + body
+def _outline(part: object, tensors: dict[str, torch.Tensor]) -> object:
+    """A nest without its tensors, which are put aside under numbers.
+
+    Not a function within `encoded`: one that calls itself is a circle of references, which would hold the tensors until
+    Python looks for circles.
+    """
+    if isinstance(part, torch.Tensor):
+        name, own = str(len(tensors)), part.detach().cpu().contiguous()
+        # safetensors takes no two tensors that share memory
+        alone = own.untyped_storage().nbytes() == own.nbytes and own.data_ptr() not in {
+            other.data_ptr() for other in tensors.values()
+        }
+        tensors[name] = own if alone else own.clone()
+        return {"tensor": name}
+    if isinstance(part, dict):
+        return {"dict": {str(key): _outline(inner, tensors) for key, inner in part.items()}}
+    if isinstance(part, list | tuple):
+        return {"list": [_outline(inner, tensors) for inner in part]}
+    return {"value": part}
 
 
 def decode(data: bytes) -> Any:
@@ -233,34 +250,39 @@ def decode(data: bytes) -> Any:
         ValueError: the bytes are torn, or not from `encode`.
     """
     start = len(_MAGIC) + _DIGEST
-    body = data[start:]
+    body = memoryview(data)[start:]
     if not data.startswith(_MAGIC) or hashlib.sha256(body).digest() != data[len(_MAGIC) : start]:
         message = "the bytes do not match their checksum"
         raise ValueError(message)
     length = int.from_bytes(body[:8], "little")
-    plan = json.loads(body[8 : 8 + length])
+    plan = json.loads(bytes(body[8 : 8 + length]))
     try:
-        tensors = load(body[8 + length :])
+        tensors = load(bytes(body[8 + length :]))
     except SafetensorError as error:
         raise ValueError(str(error)) from error
-
-    def fill(part: Any) -> Any:
-        kind, inner = next(iter(part.items()))
-        match kind:
-            case "tensor":
-                return tensors[inner]
-            case "dict":
-                return {key: fill(value) for key, value in inner.items()}
-            case "list":
-                return [fill(value) for value in inner]
-            case _:
-                return inner
-
-    return fill(plan)
+    return _filled(plan, tensors)
 
 
-def write_whole(path: Path, data: bytes) -> None:
+def _filled(part: Any, tensors: dict[str, torch.Tensor]) -> Any:
+    """A nest with its tensors in their places."""
+    kind, inner = next(iter(part.items()))
+    match kind:
+        case "tensor":
+            return tensors[inner]
+        case "dict":
+            return {key: _filled(value, tensors) for key, value in inner.items()}
+        case "list":
+            return [_filled(value, tensors) for value in inner]
+        case _:
+            return inner
+
+
+def write_whole(path: Path, *data: bytes) -> None:
     """Write a file so that it is there as a whole or not at all, and survives a loss of power; its folder is there.
+
+    Args:
+        path: of the file.
+        data: its bytes, in pieces that follow one another.
 
     Raises:
         StorageError: it cannot be written; what stood there before still does.
@@ -268,14 +290,14 @@ def write_whole(path: Path, data: bytes) -> None:
     partial = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with partial.open("wb") as stream:
-            stream.write(data)
+            stream.writelines(data)
             stream.flush()
             os.fsync(stream.fileno())
         partial.replace(path)
     except OSError as error:
         with contextlib.suppress(OSError):
             partial.unlink(missing_ok=True)
-        raise _not_written(path, error, size=len(data)) from error
+        raise _not_written(path, error, size=sum(map(len, data))) from error
 
 
 def _not_written(path: Path, error: OSError, *, size: int | None = None) -> StorageError:
