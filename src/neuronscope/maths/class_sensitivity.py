@@ -205,7 +205,7 @@ def _mean_overlap(
     total = np.zeros(len(top))
     for start in range(0, len(predicted), step):
         total += _overlap(top, predicted[start : start + step], classes).sum(axis=(0, 1))
-    return total / max(predicted.shape[0] * predicted.shape[1], 1)
+    return np.asarray(total / max(predicted.shape[0] * predicted.shape[1], 1))
 
 
 def _class_means(of_images: Float[np.ndarray, "n g"], labels: Int[np.ndarray, "n"]) -> Float[np.ndarray, "c g"]:
@@ -213,4 +213,4 @@ def _class_means(of_images: Float[np.ndarray, "n g"], labels: Int[np.ndarray, "n
     present, own = np.unique(labels, return_inverse=True)
     sums = np.zeros((len(present), of_images.shape[1]))
     np.add.at(sums, own, of_images)
-    return sums / (len(labels) / len(present))
+    return np.asarray(sums / (len(labels) / len(present)))

@@ -82,7 +82,7 @@ def discriminate(
     *,
     folds: int = 5,
     repeats: int = 10,
-    permutations: int = 99,
+    permutations: int = 199,
     split: Split = "units",
     level: float = 0.95,
     rng: np.random.Generator,

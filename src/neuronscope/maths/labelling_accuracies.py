@@ -75,7 +75,7 @@ def _accuracies(scores: Float[np.ndarray, "d t g"], labels: Int[np.ndarray, "d t
 
 
 def _members(labels: Int[np.ndarray, "d n"], factors: int) -> Float[np.ndarray, "d g n"]:
-    return (labels[:, None, :] == np.arange(factors)[:, None]).astype(np.float64)
+    return np.asarray(labels[:, None, :] == np.arange(factors)[:, None], dtype=np.float64)
 
 
 def _by_places(x: np.ndarray, labellings: np.ndarray, train: np.ndarray, factors: int) -> Float[np.ndarray, "d t g"]:

@@ -264,7 +264,7 @@ def _blocks(
         block = slice(start, min(start + step, places))
         x = np.moveaxis(first[:, block], 1, 0).astype(np.float64)
         y = x if second is None else np.moveaxis(second[:, block], 1, 0).astype(np.float64)
-        known = np.isfinite(x).all(axis=2) & np.isfinite(y).all(axis=2)
+        known = np.asarray(np.isfinite(x).all(axis=2) & np.isfinite(y).all(axis=2))
         x = np.where(known[..., None], x, np.nan)
         yield block, x, x if second is None else np.where(known[..., None], y, np.nan), known
 
