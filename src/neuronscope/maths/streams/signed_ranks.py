@@ -299,7 +299,7 @@ class SignedRankHistogram:
         if not len(rows):
             return
         by = (new - old)[rows].clamp_max(self.octaves)  # beyond the window all is small
-        for octaves in by.unique().tolist():
+        for octaves in by.bincount().nonzero()[:, 0].tolist():
             own = rows[by == octaves]
             before = counts.index_select(0, own).view(len(own), 2, self._bins)
             after = torch.zeros_like(before)
