@@ -1,8 +1,8 @@
 """How much faster is guided masking than reading, augmenting and running the whole network for each configuration?
 
 AlexNet, ResNet-18 and SqueezeNet at 224 x 224, random weights, one thread, masks as published: 17 configurations of
-each of two factors, and the network as it is. The other side is the plain way: for each configuration, images are read
-from JPEG files, augmented, and run through the whole network with a hook on every masked layer.
+each of one or two factors, and the network as it is. The other side is the plain way: for each configuration, images
+are read from JPEG files, augmented, and run through the whole network with a hook on every masked layer.
 
 Where all layers are masked together, all that configurations share is what comes before the first one: the bound is
 1 / (1 - share), the share being the time to the first layer over the time of the whole network. It is held against the
@@ -128,19 +128,19 @@ def share_of(sides: Sides, prepared: Batch, *, repeats: int) -> measure.Paired:
     return measure.pairs(lambda: sides.run(prepared.image, {}), front, repeats=repeats)
 
 
-def sides_of(name: str, layers: tuple[str, ...], folder: str, *, quick: bool) -> Sides:
-    """A network with masks of all these layers together, from maps of random sensitivity."""
+def sides_of(name: str, layers: tuple[str, ...], folder: str, *, factors: tuple[str, ...], step: int) -> Sides:
+    """A network with masks of all these layers together, from maps of random sensitivity; every `step`-th mask."""
     subject = ns.load_model(f"torchvision:{name}", weights="random")
     chosen = tuple(subject.layer(one) for one in layers)
     data = framed(ns.load_data(f"folder:{folder}"), subject.preprocess)
     rng = np.random.default_rng(0)
     guides = {
-        (factor, layer.name): guide(rng.random(layer.shape) ** 4, rng=rng) for factor in FACTORS for layer in chosen
+        (factor, layer.name): guide(rng.random(layer.shape) ** 4, rng=rng) for factor in factors for layer in chosen
     }
     scalings = tuple(
         Scaling(one.name(factor), {layer.name: ScaleMap(guides[factor, layer.name], one) for layer in chosen})
-        for factor in FACTORS[: 1 if quick else None]
-        for one in configurations()[:: 4 if quick else 1]
+        for factor in factors
+        for one in configurations()[::step]
     )
     known = augmentations(SIDE, SIDE)
     transforms = tuple(known[one] for one in (*SETS["set1"], *SETS["set2"]))
@@ -185,10 +185,10 @@ def figures(quick: bool) -> Iterator[measure.Figure]:  # noqa: FBT001 called by 
         (Path(folder) / "one").mkdir()
         write_images(Path(folder) / "one", 4 if quick else 16)
         for name, (layers, goal) in CASES.items():
-            yield from together(name, sides_of(name, layers, folder, quick=quick), repeats=repeats)
-            yield from alone(
-                name, sides_of(name, layers[-1:], folder, quick=quick), goal=None if quick else goal, repeats=repeats
-            )
+            all_together = sides_of(name, layers, folder, factors=FACTORS[:1], step=4 if quick else 1)
+            yield from together(name, all_together, repeats=repeats)
+            last = sides_of(name, layers[-1:], folder, factors=FACTORS, step=8 if quick else 1)
+            yield from alone(name, last, goal=None if quick else goal, repeats=repeats)
 
 
 def together(name: str, sides: Sides, *, repeats: int) -> Iterator[measure.Figure]:
