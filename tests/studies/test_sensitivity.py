@@ -528,3 +528,22 @@ def test_modules_that_end_with_the_classifier_are_looked_at_alike():
     names = [layer.name for layer in chosen_layers(subject, SensitivitySpec())]
     assert names[-1] == "classifier.6"
     assert "classifier" not in names
+
+
+def test_analyses_of_the_maps_are_made_where_they_are_asked_for():
+    """Correlations of factors and discriminants stand in the result and on its page; too few units are refused."""
+    subject, digits = ns.load_model("builtin:viewer-cnn", weights="random"), ns.load_data("digits", limit=60)
+    options = {
+        **QUICK,
+        "layers": ("conv_layers.10", "fc_layers.4"),
+        "augmentations": ("brightness", "hflip"),
+        "points": 16,
+    }
+    options |= {"estimators": ("sobol",), "analyses": ("correlations", "discriminants")}
+    options |= {"repeats": 2, "folds": 3, "label_permutations": 19}
+    result = run_sensitivity(subject, digits, SensitivitySpec(**options), run=ns.Run(threads=1))
+    assert {"correlations", "discriminants"} <= set(result.tree.children)
+    titles = [block.title for block in result.page().blocks if isinstance(block, ns.Section)]
+    assert len(titles) == len(set(titles))
+    with pytest.raises(InputError, match="fold"):
+        run_sensitivity(subject, digits, SensitivitySpec(**{**options, "folds": 300}), run=ns.Run(threads=1))

@@ -24,6 +24,8 @@ LEGACY: dict[str, str] = {
     "scalar-players": "the players of the Shapley game are single parameters, added up to groups afterwards, with new "
     "random numbers at every place of an order: 15 to 20 times the rows for the same error",
     "clipped-shares": "negative Shapley effects are cut off before effects are divided by their sum",
+    "leaking-folds": "discriminants are tested on other maps of the units that they were found from",
+    "zero-correlations": "places without a correlation count as 0 in means",
     "unclustered": "tests of the contrast treat several draws of one image as independent images",
 }
 """What each named deviation brings back of the program this study comes from."""
@@ -53,6 +55,7 @@ PRESETS: dict[str, tuple[str, ...]] = {
 }
 """Checkpoints of the original, by network."""
 
+Analysis = Literal["correlations", "discriminants"]
 Estimator = Literal["sobol", "shapley", "contrast", "severity"]
 AuxiliaryFactor = Literal["order", "class", "partition", "image"]
 
@@ -130,6 +133,20 @@ class SensitivitySpec:
     output: Annotated[
         Literal["softmax", "logits"], Field(description="what the network's last layer is looked at as")
     ] = "softmax"
+    analyses: Annotated[
+        tuple[Analysis, ...],
+        Field(
+            description="how maps of factors go together, and whether a factor can be told by its maps; none of both"
+        ),
+    ] = ()
+    correlation: Annotated[
+        Literal["spearman", "pearson", "kendall"], Field(description="coefficient of the correlations of maps")
+    ] = "spearman"
+    folds: Annotated[int, Field(ge=2, description="parts of the units that discriminants are tested on in turn")] = 5
+    repeats: Annotated[int, Field(ge=1, le=1000, description="divisions into such parts")] = 10
+    label_permutations: Annotated[
+        int, Field(ge=19, le=100_000, description="exchanges of the factors' names that make the null of discriminants")
+    ] = 199
     compare_with: Annotated[
         str, Field(description="folder with value files of the original to compare with; default: none")
     ] = ""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import asdict, replace
+from math import prod
 from pathlib import Path
 
 import numpy as np
@@ -17,12 +18,14 @@ import xarray as xr
 from neuronscope.data.dataset import Data
 from neuronscope.data.design import Design
 from neuronscope.errors import InputError
+from neuronscope.maths.map_correlations import Missing
 from neuronscope.maths.streams import DecisionsAnswer
 from neuronscope.models.subject import Subject
 from neuronscope.result import Provenance, Result, circumstances, peak_memory, versions
 from neuronscope.run import Run
 from neuronscope.steps import Augmented
 from neuronscope.studies.blocks import block_title, layer_blocks
+from neuronscope.studies.sensitivity.analyses import check_discriminants, correlation_groups, discriminant_groups
 from neuronscope.studies.sensitivity.contrast import LayerContrast, accuracy_of, contrast_of, planned_contrast
 from neuronscope.studies.sensitivity.effects import LayerEffects, planned_shapley, shapley_of
 from neuronscope.studies.sensitivity.indices import LayerIndices, planned_sobol, sobol_of
@@ -83,12 +86,14 @@ def run_sensitivity(
     started = time.perf_counter()
     setting = settle(subject, data, spec or SensitivitySpec(), run or Run())
     check_comparison(setting)
+    check_analyses(setting)
     groups = {"sheet": sheet_group(setting)}
     nonfinite: dict[str, tuple[int, ...]] = {}
     if not setting.spec.show_augmentations:
         found = find(setting)
         unfinished(setting.run)
         groups |= result_groups(setting, found, setting.layers)
+        groups |= analysis_groups(setting, groups)
         nonfinite = nonfinite_units(found)
     provenance = Provenance(
         study="sensitivity",
@@ -106,10 +111,44 @@ def run_sensitivity(
         seconds=time.perf_counter() - started,
         peak_memory=peak_memory(),
     )
-    tree = xr.DataTree.from_dict({"/": xr.Dataset(), **{f"/{name}": group for name, group in groups.items()}})
-    result = Result(tree, provenance, view=sensitivity_page)
+    result = Result(tree_of(groups), provenance, view=sensitivity_page)
     wanted = setting.spec.compare_with and not setting.spec.show_augmentations
     return with_comparison(result, Path(setting.spec.compare_with)) if wanted else result
+
+
+def tree_of(groups: dict[str, xr.Dataset]) -> xr.DataTree:
+    """Groups as a tree."""
+    return xr.DataTree.from_dict({"/": xr.Dataset(), **{f"/{name}": group for name, group in groups.items()}})
+
+
+def analysis_groups(setting: Setting, groups: dict[str, xr.Dataset]) -> dict[str, xr.Dataset]:
+    """What the maps of all factors have to do with one another, from the groups there are."""
+    spec, found = setting.spec, {}
+    if "correlations" in spec.analyses:
+        missing: Missing = "zero" if setting.has("zero-correlations") else "all"
+        found |= correlation_groups(tree_of(groups), method=spec.correlation, missing=missing, level=spec.level)
+    if "discriminants" in spec.analyses:
+        found |= discriminant_groups(
+            tree_of(groups),
+            folds=spec.folds,
+            repeats=spec.repeats,
+            permutations=spec.label_permutations,
+            split="samples" if setting.has("leaking-folds") else "units",
+            level=spec.level,
+            run=setting.run,
+        )
+    return found
+
+
+def check_analyses(setting: Setting) -> None:
+    """Refuse discriminants of layers with fewer units than folds, before hours of work.
+
+    Raises:
+        InputError: with what to change.
+    """
+    if "discriminants" in setting.spec.analyses:
+        units = {one.name: one.units for one in setting.layers if prod(one.map_shape) > 1}
+        check_discriminants(units, folds=setting.spec.folds)
 
 
 def check_comparison(setting: Setting) -> None:
@@ -223,6 +262,7 @@ def plan_sensitivity(
     """The sweeps `run_sensitivity` will make, with passes, memory and time; fewer if the ranking settles earlier."""
     setting = settle(subject, data, spec or SensitivitySpec(), run or Run())
     check_comparison(setting)
+    check_analyses(setting)
     if setting.spec.show_augmentations:
         return Plan((), 0.0)
     sweeps: list[PlannedSweep] = []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from neuronscope.result import Result
 from neuronscope.studies.sensitivity.page.accuracy import accuracy, severity
+from neuronscope.studies.sensitivity.page.analyses import correlations, discriminants
 from neuronscope.studies.sensitivity.page.comparison import comparison
 from neuronscope.studies.sensitivity.page.dominance import contrasts, dominance, fingerprints
 from neuronscope.studies.sensitivity.page.histograms import histograms
@@ -38,6 +39,8 @@ def sensitivity_page(result: Result) -> Page:
         *strips(view),
         *montages(view),
         *histograms(view),
+        *correlations(view),
+        *discriminants(view),
         *convergence(view),
         *comparison(view),
         *factors(view),
