@@ -214,8 +214,8 @@ def accuracy_of(setting: Setting, decisions: list[DecisionsAnswer]) -> Accuracy:
                 rows.append((*_share(right[:, :1], setting.spec.level), 0.0, 0.0, 0.0))
             rows.append((*_share(right[:, 1:], setting.spec.level), *_change(right, setting.spec.level)))
         found.append(rows)
-    table = np.array(found)
-    return Accuracy(TOP, *(table[..., column] for column in range(table.shape[2])), images=images)
+    value, low, high, change, change_low, change_high = np.moveaxis(np.array(found), 2, 0)
+    return Accuracy(TOP, value, low, high, change, change_low, change_high, images)
 
 
 def _change(right: np.ndarray, level: float) -> tuple[float, float, float]:

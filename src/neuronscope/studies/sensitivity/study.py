@@ -123,7 +123,8 @@ def tree_of(groups: dict[str, xr.Dataset]) -> xr.DataTree:
 
 def analysis_groups(setting: Setting, groups: dict[str, xr.Dataset]) -> dict[str, xr.Dataset]:
     """What the maps of all factors have to do with one another, from the groups there are."""
-    spec, found = setting.spec, {}
+    spec = setting.spec
+    found: dict[str, xr.Dataset] = {}
     if "correlations" in spec.analyses:
         missing: Missing = "zero" if setting.has("zero-correlations") else "all"
         found |= correlation_groups(tree_of(groups), method=spec.correlation, missing=missing, level=spec.level)

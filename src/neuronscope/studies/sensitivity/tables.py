@@ -258,7 +258,9 @@ def layers_group(setting: Setting, found: Findings, layers: Sequence[LayerInfo])
         variables["replicates"] = (("layer",), np.array([len(one.total) for one in wholes]))
         variables["settled"] = (("layer",), np.array([int(_is_settled(setting, one.total[..., 0])) for one in wholes]))
     if found.effects:
-        effects = [sum(one.parts for one in found.effects if one.layer.name == layer.name) for layer in layers]
+        effects = [
+            np.sum([one.parts for one in found.effects if one.layer.name == layer.name], axis=0) for layer in layers
+        ]
         shares = [ratio_parts(one, one.sum(axis=1, keepdims=True)) for one in effects]
         _put_interval(variables, "shapley", shares, level=setting.spec.level)
         maps = [_map_mean([one.shares for one in found.effects if one.layer.name == layer.name]) for layer in layers]
