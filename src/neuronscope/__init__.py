@@ -93,6 +93,7 @@ if TYPE_CHECKING:
     from neuronscope.studies.importance import ImportanceSpec, run_importance
     from neuronscope.studies.layers import LayersSpec, run_layers
     from neuronscope.studies.sensitivity import SensitivitySpec, run_sensitivity
+    from neuronscope.studies.sensitivity.masking import MaskingSpec, run_masking
     from neuronscope.studies.study import Study
     from neuronscope.sweep import Plan, PlannedSweep, rounds, sweep
     from neuronscope.training import Trained, TrainSpec, train
@@ -153,6 +154,7 @@ __all__ = [
     "LayerInfo",
     "LayersSpec",
     "MapMoments",
+    "MaskingSpec",
     "MissingDependency",
     "Moments",
     "Network",
@@ -236,6 +238,7 @@ __all__ = [
     "run_concepts",
     "run_importance",
     "run_layers",
+    "run_masking",
     "run_sensitivity",
     "scale",
     "sort_imagenet",
@@ -280,6 +283,7 @@ _HOMES = {
     "studies.importance": "ImportanceSpec run_importance",
     "studies.layers": "LayersSpec run_layers",
     "studies.sensitivity": "SensitivitySpec run_sensitivity",
+    "studies.sensitivity.masking": "MaskingSpec run_masking",
     "studies.study": "Study",
     "studies": "STUDIES",
     "sweep": "Plan PlannedSweep rounds sweep",

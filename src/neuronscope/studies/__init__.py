@@ -6,6 +6,7 @@ Adding one is a row here and a folder beside. Studies never import one another.
 from __future__ import annotations
 
 from neuronscope.studies import clusters, concepts, importance, layers, sensitivity
+from neuronscope.studies.sensitivity import masking
 from neuronscope.studies.study import Study
 
 STUDIES: dict[str, Study] = {
@@ -70,6 +71,18 @@ STUDIES: dict[str, Study] = {
         export_original=sensitivity.export_sensitivity,
         original_figures=sensitivity.ORIGINAL_FIGURES,
         legacy=sensitivity.LEGACY,
+    ),
+    "masking": Study(
+        name="masking",
+        question="What becomes of the answers when the places that are sensitive to one factor are masked?",
+        spec=masking.MaskingSpec,
+        layers=masking.chosen_layers,
+        run=masking.run_masking,
+        plan=masking.plan_masking,
+        page=masking.masking_page,
+        export_original=masking.export_masking,
+        original_figures=masking.ORIGINAL_FIGURES,
+        legacy=masking.LEGACY,
     ),
 }
 """Name -> study."""

@@ -40,8 +40,12 @@ SMALLER: dict[str, dict[str, Any]] = {
         "contrast_images": 60,
         "severity_images": 60,
     },
+    "masking": {"variables": ["erasing", "rotation"], "images": 40, "controls": 2, "resamples": 100},
 }
 """Options of studies that would take minutes with their defaults."""
+
+GUIDED = {"masking": {"maps_from": "sensitivity"}}
+"""Study -> option that names another study's folder."""
 
 
 @dataclass(frozen=True)
@@ -83,10 +87,12 @@ def run_demo(out: Path, *, seed: int, quiet: bool, spec: TrainSpec | None = None
     for study in STUDIES.values():
         since = time.perf_counter()
         folder = prepare_folder(out / study.name)
-        spec_of = make_spec(study.spec, SMALLER.get(study.name, {}))
+        folders = {option: str(out / other) for option, other in GUIDED.get(study.name, {}).items()}
+        chosen = SMALLER.get(study.name, {}) | folders
+        spec_of = make_spec(study.spec, chosen)
         named = {"data": DATA, "split": "report"} if study.data_of is None else {}
         request = Request(study, subject, study_data(study, spec_of, named, seed=seed), spec_of, run, folder)
-        settings = {"model": {"model": source}, "data": named, "study": SMALLER.get(study.name, {}), "run": {}}
+        settings = {"model": {"model": source}, "data": named, "study": chosen, "run": {}}
         title = f"neuronscope {__version__} demo. Repeat with: neuronscope run {study.name} --recipe {folder / RECIPE}"
         recipes.write_recipe(folder / RECIPE, resolved(settings, request), title=title)
         result, outputs = execute(request)

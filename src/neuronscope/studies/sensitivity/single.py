@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from neuronscope.augment import Augmentation, decoded
-from neuronscope.data.dataset import balanced_rows
+from neuronscope.data.dataset import Data, balanced_rows
 from neuronscope.data.design import Design
 from neuronscope.run import Run
 from neuronscope.studies.sensitivity.setting import Setting
@@ -47,10 +47,19 @@ def treated_rows(
         rows: of the images.
         treatments: augmentation's name and its parameter values for each image.
     """
-    chosen = setting.augmentations
-    widths = [len(one.parameters) for one in chosen]
-    number = {one.name: place for place, one in enumerate(chosen)}
-    many, count = sum(widths), len(chosen)
+    return treated(setting.data, setting.augmentations, rows, treatments)
+
+
+def treated(
+    data: Data,
+    augmentations: Sequence[Augmentation],
+    rows: Int[np.ndarray, "n"],
+    treatments: Sequence[tuple[str, Float[np.ndarray, "n _"]]],
+) -> Design:
+    """As `treated_rows`, of any images and augmentations."""
+    widths = [len(one.parameters) for one in augmentations]
+    number = {one.name: place for place, one in enumerate(augmentations)}
+    many, count = sum(widths), len(augmentations)
     block = 1 + len(treatments)
     vectors = np.zeros((len(rows), block, many + 2 * count))
     vectors[:, :, many + count :] = np.arange(count)
@@ -58,4 +67,4 @@ def treated_rows(
         start = sum(widths[: number[name]])
         vectors[:, place, start : start + values.shape[1]] = values
         vectors[:, place, many + number[name]] = 1.0
-    return Design(setting.data, np.repeat(rows, block), vectors.reshape(len(rows) * block, -1), block=block)
+    return Design(data, np.repeat(rows, block), vectors.reshape(len(rows) * block, -1), block=block)
