@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import cached_property
+from math import factorial
 
 import numpy as np
 import pandas as pd
@@ -37,6 +38,7 @@ _KINDS = {"keep": "times sensitivity", "remove": "times 1 - sensitivity"}
 _ACCURACY = Axis("accuracy", limits=(0.0, 1.0))
 _TOGETHER = "together"
 _LEAVES = 40  # of a tree that is drawn
+_FEW_ORDERS = 40  # with fewer no p-value can say much
 
 
 class View:
@@ -164,6 +166,8 @@ def _gaps(view: View) -> Iterator[Block]:
     table = view.groups.get("pairing")
     if table is None:
         return
+    orders = factorial(len(view.variables))
+    least = f", and no smaller one is possible with {orders} of them" if orders < _FEW_ORDERS else ""
     for place, name in enumerate(_texts(table["pattern_name"])):
         value, low, high, p = (float(table[f"gap{end}"].to_numpy()[place]) for end in ("", "_low", "_high", "_p"))
         if np.isfinite(value):
@@ -174,7 +178,7 @@ def _gaps(view: View) -> Iterator[Block]:
                 low=round(low, 3),
                 high=round(high, 3),
                 note=f"mean correlation of {int(table['pairs'].to_numpy()[place])} such pairs minus that of all "
-                f"others; p = {p:.3g} among random orders of mask factors{sure}",
+                f"others; p = {p:.3g} among random orders of mask factors{least if p < 1.5 / orders else ''}{sure}",
             )
 
 
@@ -372,43 +376,37 @@ def _members(linkage: Float[np.ndarray, "m 4"], leaves: list[str]) -> list[list[
 
 
 def _tree(leaves: list[str], linkage: Float[np.ndarray, "m 4"], support: Float[np.ndarray, "m"]) -> Network:
-    """The tree from its root on the left; the size of a join is its height."""
+    """The tree from its root on the left; joins are named by their support, and have their height as value."""
     count = len(leaves)
     columns: list[list[int]] = [[count + len(linkage) - 1]]
     links: list[NetworkLinks] = []
     while any(node >= count for node in columns[-1]):
-        starts: list[int] = []
-        nodes: list[int] = []
-        for place, node in enumerate(columns[-1]):
-            if node >= count:
-                nodes += [int(one) for one in linkage[node - count, :2]]
-                starts += [place, place]
-        columns.append(nodes)
-        links.append(_links(starts, [1.0 if one < count else float(support[one - count]) for one in nodes]))
+        parts = [
+            (place, int(one))
+            for place, node in enumerate(columns[-1])
+            if node >= count
+            for one in linkage[node - count, :2]
+        ]
+        start: Int[np.ndarray, "_"] = np.array([place for place, _ in parts], dtype=np.int64)
+        links.append(NetworkLinks(start, np.arange(len(parts)), np.ones(len(parts))))
+        columns.append([one for _, one in parts])
     return Network(
         "tree",
         "Tree of responses",
         tuple(
             NetworkColumn(
                 f"join {depth + 1}",
-                tuple(leaves[node] if node < count else "" for node in nodes),
-                np.array([0.0 if node < count else min(float(linkage[node - count, 2]), 1.0) for node in nodes]),
+                tuple(leaves[node] if node < count else f"{support[node - count]:.0%}" for node in nodes),
+                np.array([np.nan if node < count else min(float(linkage[node - count, 2]), 1.0) for node in nodes]),
             )
             for depth, nodes in enumerate(columns)
         ),
         tuple(links),
-        text="From all responses on the left to single ones. The number of a join is its height; the width of a line "
-        "is the support of the cluster it leads to.",
+        text="From all responses on the left to single ones. Of each join its support, and below it its height.",
         value=Axis("height"),
-        weight=Axis("support", limits=(0.0, 1.0)),
+        weight=Axis("part of"),
         form="tree",
     )
-
-
-def _links(starts: list[int], weights: list[float]) -> NetworkLinks:
-    start: Int[np.ndarray, "_"] = np.array(starts, dtype=np.int64)
-    # a link without weight is none, and every node must hang on one
-    return NetworkLinks(start, np.arange(len(start)), np.maximum(np.array(weights), 1e-3))
 
 
 def _tables(view: View) -> Iterator[Block]:
