@@ -501,7 +501,9 @@ def test_results_without_a_group_lack_its_files(group, tmp_path):
 def test_whole_maps_are_written_where_they_are_kept(tmp_path):
     """One array for each image, by its row in the data; without maps the manifest says so."""
     result = made(layers={"a": 9}, ks=(3,), without=SLOW)
-    assert "not kept" in (read(export_clusters(result, tmp_path / "no")[-1])["attributions"])
+    said = read(export_clusters(result, tmp_path / "no")[-1])["attributions"]
+    assert "not in the result" in said
+    assert "--keep-in names: none" in said
     maps = np.random.default_rng(1).random((IMAGES, len(result.tree["configurations"]["kind"]), 2, 3, 4, 4))
     axes = ("image", "configuration", "method", "channel", "y", "x")
     tree = result.tree.assign({"attributions": xr.DataTree(xr.Dataset({"attributions": (axes, maps)}))})

@@ -131,7 +131,7 @@ def halves(labels: Int[np.ndarray, "n"], *, seed: int) -> Int[np.ndarray, "n"]:
     """Two partitions of a data set, with each class in either as evenly as can be: 0 or 1 for each image.
 
     Example:
-        >>> halves(np.array([0, 0, 0, 0, 1, 1]), seed=0).reshape(3, 2).sum()
+        >>> int(halves(np.array([0, 0, 0, 0, 1, 1]), seed=0).sum())
         3
     """
     order = np.lexsort((scatter(np.arange(len(labels)), seed=seed), labels))
