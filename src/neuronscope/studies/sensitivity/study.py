@@ -18,14 +18,13 @@ import xarray as xr
 from neuronscope.data.dataset import Data
 from neuronscope.data.design import Design
 from neuronscope.errors import InputError
-from neuronscope.maths.map_correlations import Missing
 from neuronscope.maths.streams import DecisionsAnswer
 from neuronscope.models.subject import Subject
 from neuronscope.result import Provenance, Result, circumstances, peak_memory, versions
 from neuronscope.run import Run
 from neuronscope.steps import Augmented
 from neuronscope.studies.blocks import block_title, layer_blocks
-from neuronscope.studies.sensitivity.analyses import check_discriminants, correlation_groups, discriminant_groups
+from neuronscope.studies.sensitivity.analyses import analysis_groups, check_discriminants
 from neuronscope.studies.sensitivity.contrast import LayerContrast, accuracy_of, contrast_of, planned_contrast
 from neuronscope.studies.sensitivity.effects import LayerEffects, planned_shapley, shapley_of
 from neuronscope.studies.sensitivity.indices import LayerIndices, planned_sobol, sobol_of
@@ -93,7 +92,7 @@ def run_sensitivity(
         found = find(setting)
         unfinished(setting.run)
         groups |= result_groups(setting, found, setting.layers)
-        groups |= analysis_groups(setting, groups)
+        groups |= analysis_groups(tree_of(groups), setting.spec, setting.run)
         nonfinite = nonfinite_units(found)
     provenance = Provenance(
         study="sensitivity",
@@ -119,26 +118,6 @@ def run_sensitivity(
 def tree_of(groups: dict[str, xr.Dataset]) -> xr.DataTree:
     """Groups as a tree."""
     return xr.DataTree.from_dict({"/": xr.Dataset(), **{f"/{name}": group for name, group in groups.items()}})
-
-
-def analysis_groups(setting: Setting, groups: dict[str, xr.Dataset]) -> dict[str, xr.Dataset]:
-    """What the maps of all factors have to do with one another, from the groups there are."""
-    spec = setting.spec
-    found: dict[str, xr.Dataset] = {}
-    if "correlations" in spec.analyses:
-        missing: Missing = "zero" if setting.has("zero-correlations") else "all"
-        found |= correlation_groups(tree_of(groups), method=spec.correlation, missing=missing, level=spec.level)
-    if "discriminants" in spec.analyses:
-        found |= discriminant_groups(
-            tree_of(groups),
-            folds=spec.folds,
-            repeats=spec.repeats,
-            permutations=spec.label_permutations,
-            split="samples" if setting.has("leaking-folds") else "units",
-            level=spec.level,
-            run=setting.run,
-        )
-    return found
 
 
 def check_analyses(setting: Setting) -> None:
