@@ -198,6 +198,24 @@ def test_the_step_tells_ranks_and_first_classes(subject, batch, left_as_it_came)
     assert seen["rank"][-1].eq(-1).all()
 
 
+def test_repeated_softmaxes_lose_the_order_of_classes():
+    """Three softmaxes in 32 bits: written plainly; the first class stays, of equal numbers the first class is told."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 1000))
+    subject = subject_from(net.eval(), name="net", input_shape=(3, 8, 8), preprocess=Preprocess())
+    batch = Batch(torch.arange(6), torch.rand(6, 3, 8, 8, generator=generator()), torch.arange(6) * 150)
+    once = PredictScaled((subject.layer("1"),), (), k=5)
+    seen = replace(once, softmaxes=3)(subject.module, batch)
+    with torch.no_grad():
+        repeated = subject.module(batch.image).softmax(1).softmax(1).softmax(1).numpy()
+    assert max(len(np.unique(row)) for row in repeated) < 400  # numbers are equal by rounding
+    order = [sorted(range(1000), key=lambda c, row=row: (-row[c], c)) for row in repeated]
+    assert seen["top"][:, 0].tolist() == [row[:5] for row in order]
+    assert seen["rank"][:, 0].tolist() == [row.index(label) for row, label in zip(order, batch.label, strict=True)]
+    torch.testing.assert_close(seen["probability"][:, 0, 0], torch.from_numpy(repeated.max(1)))
+    assert not torch.equal(seen["top"], once(subject.module, batch)["top"])
+
+
 def test_images_are_augmented_once_before_the_network():
     """With augmentations, configurations see what `Augmented` makes of the batch."""
     torch.manual_seed(4)
@@ -258,6 +276,8 @@ def test_what_does_not_fit_is_refused(subject, batch):
         PredictScaled((layer,), (Scaling("a", {"relu#1": own}),))
     with pytest.raises(InputError, match="k is 0"):
         PredictScaled((layer,), (), k=0)
+    with pytest.raises(InputError, match="softmaxes 0"):
+        PredictScaled((layer,), (), softmaxes=0)
     with pytest.raises(InputError, match="got 'relu#1 units 0-1', a part of a layer"):
         PredictScaled((layer.part(0, 2),), ())(subject.module, batch)
     with pytest.raises(InputError, match="a scaling names 'b', but the network is cut at 'relu#1' only"):

@@ -47,27 +47,32 @@ class PredictScaled:
     it is right, -1 without a label); `top` of shape (n, 1 + m, k), the first classes; `probability` of the same shape,
     theirs (one softmax). Classes of equal logit come by number. Ranks and classes are 16-bit numbers where these do.
 
+    The original's networks end with several softmaxes, one on another (`softmaxes`): probabilities are nearly uniform
+    then, and in 32 bits many are equal. The order of classes is that of these numbers, equal ones by class number.
+
     Attributes:
         layers: those that configurations scale; whole layers.
         scalings: configurations.
         augmented: what is done to the images before the network; None where they come prepared.
         k: how many classes are told.
+        softmaxes: how many are taken, one of the other.
     """
 
     layers: tuple[LayerInfo, ...]
     scalings: tuple[Scaling, ...]
     augmented: Augmented | None = None
     k: int = 5
+    softmaxes: int = 1
 
     def __post_init__(self) -> None:
         """Refuse scale maps of layers that are not there, or of another size.
 
         Raises:
             InputError: a layer is not given, a scale map has not one number for each element of its output, or no
-                class is to be told.
+                class is to be told, or no softmax taken.
         """
-        if self.k < 1:
-            message = f"k is {self.k}: expected at least 1, the first class"
+        if self.k < 1 or self.softmaxes < 1:
+            message = f"k is {self.k} and softmaxes {self.softmaxes}: expected at least 1, the first class of one"
             raise InputError(message)
         sizes = {layer.name: prod(layer.shape) for layer in self.layers}
         for scaling in self.scalings:
@@ -106,11 +111,14 @@ class PredictScaled:
 
     def _measured(self, logits: Float[Tensor, "n c"], label: Int[Tensor, "n"]) -> dict[str, Tensor]:
         values, classes = logits.softmax(1).float(), logits.shape[1]
+        for _ in range(self.softmaxes - 1):
+            values = values.softmax(1)
         whole = torch.int16 if classes <= _SHORT else torch.int32
         # by logits, which differ where probabilities round to the same number
-        top = logits.argsort(dim=1, descending=True, stable=True)[:, : self.k]
+        order = logits if self.softmaxes == 1 else values
+        top = order.argsort(dim=1, descending=True, stable=True)[:, : self.k]
         return {
-            "rank": label_ranks(logits, label).to(whole),
+            "rank": label_ranks(order, label).to(whole),
             "top": top.to(whole),
             "probability": values.gather(1, top),
         }
