@@ -37,28 +37,65 @@ def read_recipe(path: Path, *, options: Sequence[Option], study: str, others: Co
         InputError: no such file, no TOML, or a value of the wrong type.
         UnknownName: a table or key that does not exist; the message offers the nearest.
     """
+    content = {table: keys for table, keys in read_toml(path, what="recipe").items() if table not in others}
+    named = content.get("study", {})
+    if isinstance(named, dict) and named.get("name", study) != study:
+        message = (
+            f"the recipe {path} is for the study '{named['name']}', not '{study}'. "
+            f"Say: neuronscope run {named['name']} --recipe {path}"
+        )
+        raise InputError(message)
+    return checked(content, options=options, place=f"the recipe {path}")
+
+
+def read_toml(path: Path, *, what: str) -> dict[str, Any]:
+    """What a TOML file holds.
+
+    Args:
+        path: the file.
+        what: it is, for messages.
+
+    Raises:
+        InputError: no such file, or no TOML.
+    """
     try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        message = f"the recipe {path} cannot be read: {error.strerror}. Check --recipe"
+        message = f"the {what} {path} cannot be read: {error.strerror}. Expected a TOML file: check the path"
         raise InputError(message) from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        message = f"the recipe {path} is not TOML: {error}"
+        message = f"the {what} {path} is not TOML: {error}"
         raise InputError(message) from error
+
+
+def checked(content: Mapping[str, Any], *, options: Sequence[Option], place: str) -> Settings:
+    """Tables as settings, each value as the command line would give it; the name of the study is left out.
+
+    Args:
+        content: table -> key -> value, as TOML gives it.
+        options: those that may stand in it.
+        place: where it stands, for messages.
+
+    Raises:
+        InputError: a value of the wrong type.
+        UnknownName: a table or key that does not exist; the message offers the nearest.
+
+    Example:
+        >>> limit = Option("limit", "", type=int, table="data")
+        >>> checked({"data": {"limit": 9}}, options=[limit], place="here")["data"]
+        {'limit': 9}
+    """
     known = {(option.table, option.key): option for option in options if option.table}
     settings: Settings = {table: {} for table in TABLES}
     for table, keys in content.items():
-        if table in others:
-            continue
-        _check_table(path, table, keys)
+        _check_table(place, table, keys)
         for key, value in keys.items():
             if (table, key) == ("study", "name"):
-                _check_name(path, value, study)
                 continue
-            option = next((option for place, option in known.items() if place == (table, key)), None)
+            option = next((option for own, option in known.items() if own == (table, key)), None)
             if option is None:
-                raise UnknownName(_unknown_key(path, table, key, list(known)))
-            settings[table][key] = _checked(path, option, value)
+                raise UnknownName(_unknown_key(place, table, key, list(known)))
+            settings[table][key] = _read_value(place, option, value)
     return settings
 
 
@@ -68,11 +105,8 @@ def study_name(path: Path) -> str:
     Raises:
         InputError: the file cannot be read as TOML.
     """
-    try:
-        return str(tomllib.loads(path.read_text(encoding="utf-8")).get("study", {}).get("name", ""))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        message = f"the recipe {path} cannot be read: {error}"
-        raise InputError(message) from error
+    named = read_toml(path, what="recipe").get("study", {})
+    return str(named.get("name", "")) if isinstance(named, dict) else ""
 
 
 def moved(recipe: Mapping[str, Mapping[str, Any]], source: str | None) -> Settings:
@@ -160,40 +194,32 @@ def _toml(value: Any) -> str:
     return json.dumps(str(value), ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
-def _check_table(path: Path, table: str, keys: Any) -> None:
+def _check_table(place: str, table: str, keys: Any) -> None:
     if table not in TABLES:
         message = (
-            f"the recipe {path} has {'a table' if isinstance(keys, dict) else 'a key'} '{table}': expected the tables "
+            f"{place} has {'a table' if isinstance(keys, dict) else 'a key'} '{table}': expected the tables "
             f"{', '.join(f'[{name}]' for name in TABLES)}.{nearest(table, TABLES)}"
         )
         raise UnknownName(message)
     if not isinstance(keys, dict):
-        message = f"'{table}' in the recipe {path} is {_described(keys)}: expected a table, [{table}]"
+        message = f"'{table}' in {place} is {_described(keys)}: expected a table, [{table}]"
         raise InputError(message)
 
 
-def _check_name(path: Path, name: Any, study: str) -> None:
-    if name != study:
-        message = (
-            f"the recipe {path} is for the study '{name}', not '{study}'. Say: neuronscope run {name} --recipe {path}"
-        )
-        raise InputError(message)
-
-
-def _unknown_key(path: Path, table: str, key: str, known: Sequence[tuple[str, str]]) -> str:
-    here = [name for place, name in known if place == table]
-    elsewhere = [place for place, name in known if name == key]
+def _unknown_key(place: str, table: str, key: str, known: Sequence[tuple[str, str]]) -> str:
+    here = [name for own, name in known if own == table]
+    elsewhere = [own for own, name in known if name == key]
     hint = f" It belongs in [{elsewhere[0]}]." if elsewhere else nearest(key, here)
-    return f"the recipe {path} has an unknown key '{key}' in [{table}].{hint} All: {', '.join(here)}"
+    return f"{place} has an unknown key '{key}' in [{table}].{hint} All: {', '.join(here)}"
 
 
-def _checked(path: Path, option: Option, value: Any) -> Any:
+def _read_value(place: str, option: Option, value: Any) -> Any:
     """A value of a recipe as the command line would give it."""
     # A single value may stand without brackets where several are taken, as on the command line.
     values = value if option.many and isinstance(value, list) else [value]
     if not all(_fits(option.type, one) for one in values):
         what = _expected(option)
-        message = f"'{option.key}' in [{option.table}] of the recipe {path} is {_described(value)}: expected {what}"
+        message = f"'{option.key}' in [{option.table}] of {place} is {_described(value)}: expected {what}"
         raise InputError(message)
     read = tuple(float(one) if option.type is float else Path(one) if option.type is Path else one for one in values)
     return read if option.many else read[0]
