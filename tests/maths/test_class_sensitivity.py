@@ -11,7 +11,13 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from neuronscope.errors import InputError
-from neuronscope.maths.class_sensitivity import expected_jaccard, jaccard_table, sensitivity_decay, top_classes
+from neuronscope.maths.class_sensitivity import (
+    expected_jaccard,
+    jaccard_table,
+    sensitivity_decay,
+    shared_classes,
+    top_classes,
+)
 
 
 def sets_of(rng, shape, *, classes=30, size=5, favourites=None):
@@ -116,3 +122,17 @@ def test_classes_of_another_network_are_refused():
         jaccard_table(top, [np.array([[[7, 1]]])], classes=5, rng=np.random.default_rng(0))
     with pytest.raises(InputError, match="twice in a set of sensitive"):
         jaccard_table(np.array([[1, 1]]), [np.array([[[2, 1]]])], classes=5, rng=np.random.default_rng(0))
+
+
+def test_shared_classes_are_counted_and_beside_all_sets():
+    """The p-value and the chance level by going through all sets of a small network."""
+    first, second = np.array([[0, 1, 2], [4, 5, 6]]), np.array([[2, 1, 7], [0, 1, 2]])
+    found = shared_classes(first, second, classes=8)
+    assert found.common.tolist() == [2, 0]
+    every = [len({0, 1, 2} & {*other}) for other in combinations(range(8), 3)]
+    assert found.p == pytest.approx([np.mean(np.array(every) >= 2), 1.0])
+    assert found.chance == pytest.approx(np.mean(every))
+    with pytest.raises(InputError, match="sets of 2 and 1 classes of 8: expected different classes"):
+        shared_classes(np.array([[1, 1]]), np.array([[1]]), classes=8)
+    with pytest.raises(InputError, match="no more than there are"):
+        shared_classes(np.array([[0, 1]]), np.array([[1]]), classes=1)

@@ -22,7 +22,7 @@ from neuronscope.maths.resampling import by_qvalues, mean_interval
 _ROUNDING = 1e-12
 """A draw that equals the observed value but for rounding counts as reaching it."""
 _BLOCK = 2**22
-"""Pairs of a prediction and a draw held at a time."""
+"""Pairs of a prediction and a draw with classes in common, held at a time (as many as expected by chance)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,6 +39,23 @@ class TopClasses:
     value: Float[np.ndarray, "g k"]
     low: Float[np.ndarray, "g k"]
     high: Float[np.ndarray, "g k"]
+
+
+@dataclass(frozen=True, eq=False)
+class SharedClasses:
+    """How many of the most sensitive classes two kinds of sensitivity have in common, for each factor.
+
+    Attributes:
+        common: their number.
+        p: one-sided, that one of the two sets is any other of its size (hypergeometric, exact).
+        q: Benjamini-Yekutieli over factors.
+        chance: expected number for sets at random.
+    """
+
+    common: Int[np.ndarray, "g"]
+    p: Float[np.ndarray, "g"]
+    q: Float[np.ndarray, "g"]
+    chance: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,6 +125,38 @@ def top_classes(
     index = np.argsort(np.where(np.isfinite(values), -values, np.inf), axis=0, kind="stable")[:most]
     chosen = (np.take_along_axis(one, index, axis=0).T for one in (values, low, high))
     return TopClasses(index.T, *chosen)
+
+
+def shared_classes(
+    first: Int[np.ndarray, "g k"], second: Int[np.ndarray, "g l"], *, classes: int
+) -> SharedClasses:
+    """Whether two kinds of sensitivity single out the same classes.
+
+    Args:
+        first: the most sensitive classes of each factor, by one kind.
+        second: by the other.
+        classes: from which both were chosen.
+
+    Raises:
+        InputError: a class is twice in a set, or more classes than there are.
+
+    Example:
+        >>> found = shared_classes(np.array([[3, 4]]), np.array([[4, 9]]), classes=100)
+        >>> found.common.tolist(), round(float(found.p[0]), 4), found.chance
+        ([1], 0.0398, 0.04)
+    """
+    from scipy import stats
+
+    sizes = (first.shape[1], second.shape[1])
+    if max(sizes) > classes or any(len(set(row)) < len(row) for one in (first, second) for row in one.tolist()):
+        message = (
+            f"sets of {sizes[0]} and {sizes[1]} classes of {classes}: expected different classes, and no more than "
+            "there are. Give each class once"
+        )
+        raise InputError(message)
+    common = np.array([len(set(a) & set(b)) for a, b in zip(first.tolist(), second.tolist(), strict=True)], dtype=int)
+    p = stats.hypergeom.sf(common - 1, classes, *sizes)
+    return SharedClasses(common, p, by_qvalues(p), sizes[0] * sizes[1] / classes)
 
 
 def expected_jaccard(classes: int, first: int, second: int) -> float:
@@ -200,12 +249,22 @@ def _overlap(
 def _mean_overlap(
     top: Int[np.ndarray, "g t"], predicted: Int[np.ndarray, "n d s"], classes: int
 ) -> Float[np.ndarray, "g"]:
-    """Its mean over images and draws, some images at a time."""
-    step = max(1, _BLOCK // max(len(top) * predicted.shape[1] * predicted.shape[2], 1))
+    """Its mean over images and draws. Of many classes most sets have none in common: only the others are counted."""
+    from scipy import sparse
+
+    rows = predicted.reshape(-1, predicted.shape[2])
+    among = np.repeat(np.arange(len(top)), top.shape[1])
+    drawn = sparse.csr_array((np.ones(top.size, np.int16), (top.ravel(), among)), shape=(classes, len(top)))
+    sizes = top.shape[1] + rows.shape[1]
+    step = max(1, _BLOCK * classes // max(top.size * rows.shape[1], 1))
     total = np.zeros(len(top))
-    for start in range(0, len(predicted), step):
-        total += _overlap(top, predicted[start : start + step], classes).sum(axis=(0, 1))
-    return np.asarray(total / max(predicted.shape[0] * predicted.shape[1], 1))
+    for start in range(0, len(rows), step):
+        part = rows[start : start + step]
+        place = np.repeat(np.arange(len(part)), part.shape[1])
+        own = sparse.csr_array((np.ones(part.size, np.int16), (place, part.ravel())), shape=(len(part), classes))
+        common = (own @ drawn).tocoo()
+        total += np.bincount(common.col, weights=common.data / (sizes - common.data), minlength=len(top))
+    return np.asarray(total / max(len(rows), 1))
 
 
 def _class_means(of_images: Float[np.ndarray, "n g"], labels: Int[np.ndarray, "n"]) -> Float[np.ndarray, "c g"]:
