@@ -234,6 +234,102 @@ def test_a_constant_output_has_no_index():
     assert found.total[1, 1] > 0.5
 
 
+def flat(kind, *, outputs=200, base=64, seed=0):
+    """Float32 rows of three groups, by blocks, that do not vary where their variance is taken; of sizes 1e-3 to 1e3."""
+    rng = np.random.default_rng(seed)
+    level = (rng.choice([-1, 1], outputs) * 10 ** rng.uniform(-3, 3, outputs)).astype(np.float32)
+    rows = np.tile(level, (base, 8, 1))
+    if kind == "dead":
+        rows[:] = 0
+    if kind == "last place":
+        up = rng.random(rows.shape) < 0.3
+        rows[up] = np.nextafter(rows, np.float32(np.inf))[up]
+    if kind == "rare":  # it moves in rows AB and BA only, and not before the second half of the points
+        moved = rng.random(rows.shape) < 0.05
+        moved[:, [0, -1]] = moved[: base // 2] = False
+        rows = np.where(moved, rows * rng.normal(1, 2, rows.shape).astype(np.float32), rows)
+    return rows.reshape(-1, outputs)
+
+
+def folded(rows, *, halves, shards, batch=16):
+    """Sums of batches of two blocks, in a state for each shard."""
+    fold = SobolSums(("y",), groups=3, halves=halves)
+    states = []
+    for shard in np.split(rows, shards):
+        state = fold.start()
+        for part in np.split(shard, len(shard) // batch):
+            state = fold.add(state, {"y": torch.from_numpy(part)})
+        states.append(state)
+    whole = states[0]
+    for state in states[1:]:
+        whole = fold.merge(whole, state)
+    return fold.finish(whole)["y"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "halves"),
+    [
+        ("dead", "both"),
+        ("dead", "first"),
+        ("constant", "both"),
+        ("constant", "first"),
+        ("last place", "both"),
+        ("last place", "first"),
+        ("rare", "first"),
+    ],
+)
+@pytest.mark.parametrize("shards", [1, 2, 4])
+def test_what_varies_by_rounding_alone_has_no_index(kind, halves, shards):
+    """Float32 outputs that stand still but for a last place, or stand still in A and B, whatever their shifts were."""
+    sums = folded(flat(kind), halves=halves, shards=shards)
+    found = sobol_indices(sums, halves=halves)
+    assert (found.variance == 0).all()
+    assert np.isnan(found.first).all()
+    assert np.isnan(found.total).all()
+    assert np.isnan(found.second).all()
+
+
+@pytest.mark.parametrize("halves", ["both", "first"])
+@pytest.mark.parametrize("offset", [0, 1000])
+def test_what_varies_keeps_its_index_in_float32(halves, offset):
+    """A spread of 1 around 1,000, an output that is rarely above 0, one far off at first: as in float64 (to 1e-3)."""
+    plan = design(GROUPS, 512)
+    x = plan.unit(np.arange(len(plan)))
+    y = np.stack([2 * x[:, 0] + x[:, 2] * x[:, 3], np.maximum(x[:, 2] * x[:, 0] - 0.9, 0), x[:, 1] - x[:, 4]], axis=1)
+    y[: 2 * plan.block, 2] += 40
+    y = (y / y.std(axis=0) + offset).astype(np.float32)
+    found, exact = (
+        sobol_indices(folded(rows, halves=halves, shards=4), halves=halves) for rows in (y, y.astype(np.float64))
+    )
+    for name in ("first", "total", "second"):
+        assert np.allclose(getattr(found, name), getattr(exact, name), rtol=0, atol=1e-3)
+
+
+def test_rounding_is_never_larger_than_said():
+    """The variance of float32 sums differs from that of the numbers themselves by no more than the bound."""
+    for kind, halves in (("rare", "first"), ("rare", "both"), ("constant", "first")):
+        rows = flat(kind, outputs=2000, base=256)
+        sums = folded(rows, halves=halves, shards=4)
+        used = rows.astype(np.float64) - sums.shift
+        if halves == "first":
+            used = used.reshape(256, 8, -1)[:, [0, -1]].reshape(512, -1)
+        mean = sums.rows.sum(0) if halves == "both" else sums.rows[0] + sums.rows[-1]
+        squares = sums.squares if halves == "both" else sums.ends
+        error = np.abs(squares - mean**2 / len(used) - len(used) * used.var(axis=0))
+        assert (error <= sums.rounding + 1e-13 * squares).all()
+
+
+def test_a_large_batch_is_as_precise_as_small_ones():
+    """Products of many blocks at once are added up in float64 every few: a constant one does not drift."""
+    rows = np.full((8 * 4096, 1), np.float32(0.1))
+    rows[8:] += np.float32(0.3)
+    fold = SobolSums(("y",), groups=3, halves="first")
+    state = fold.add(fold.start(), {"y": torch.from_numpy(rows[:8])})  # the shift is that of these
+    state = fold.add(state, {"y": torch.from_numpy(rows[8:])})
+    expected = 2 * 4095 * (np.float64(rows[-1, 0]) - np.float64(rows[0, 0])) ** 2
+    assert fold.finish(state)["y"].ends[0] == pytest.approx(expected, rel=5e-6)
+
+
 def test_division_of_the_original():
     """The guarded ratio is the original's chain written plainly: scale by std + 1e-7, then a / (b + 1e-7)."""
     plan = design(GROUPS, 32)

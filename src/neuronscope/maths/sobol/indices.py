@@ -9,7 +9,7 @@ With f centred at its mean over all rows and V its variance:
 With both halves every mean is also taken with A and B exchanged, and V is over all rows of the design: each row has the
 distribution of A, and an output that is rarely far from 0 (a probability behind a softmax) may be so in rows other
 than A and B, whose variance alone would then be far too small for the differences it divides. With the first half V is
-over A and B, as in SALib. An output whose variance is 0 has no index: nan.
+over A and B, as in SALib. An output whose variance is 0, or cannot be told from rounding, has no index: nan.
 
 A unit's map has an index for each position. For the unit as a whole the numerators and the variances are added up over
 its positions before dividing (generalised indices: M. Lamboni, H. Monod, D. Makowski, "Multivariate sensitivity
@@ -36,6 +36,9 @@ _GUARD = 1e-7
 
 _NOTHING = 1e-8
 """A numerator below it is 0 in the original."""
+
+_WIDE = 1e-13
+"""Relative error of a float64 sum of squares, and of moving it to another shift."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -163,13 +166,9 @@ def covariances(sums: Sums, *, halves: Halves = "both") -> Covariances:
     linear = ab - a
     if halves == "both":
         linear = linear + sums.rows[groups + 1 : -1] - b
-        size = sums.squares / (n * len(sums.rows))
-        variance = size - mean**2
+        variance = _told_apart(sums, sums.squares, n * len(sums.rows), mean)
     else:
-        size = sums.ends / (2 * n)
-        variance = size - ((a + b) / (2 * n)) ** 2
-    # rounding alone: the squares themselves are known to about 1e-7 of their size
-    variance = np.where(variance <= _relative_noise(size), 0.0, variance)
+        variance = _told_apart(sums, sums.ends, 2 * n, (a + b) / (2 * n))
     closed = np.empty_like(sums.second)
     if len(closed):
         ba = sums.rows[groups + 1 : -1]
@@ -185,9 +184,16 @@ def covariances(sums: Sums, *, halves: Halves = "both") -> Covariances:
     )
 
 
-def _relative_noise(size: np.ndarray) -> np.ndarray:
-    """The variance that float64 sums of squares of this size cannot tell from 0."""
-    return np.asarray(1e-13 * size)
+def _told_apart(sums: Sums, squares: np.ndarray, rows: int, mean: np.ndarray) -> np.ndarray:
+    """Variance from squares and mean relative to the shift; 0 where it cannot be told from rounding.
+
+    Rounding is that of the sums, and that of the outputs themselves: a standard deviation below the last place of their
+    mean is a constant in the eyes of the number format.
+    """
+    variance = squares / rows - mean**2
+    last_place = sums.resolution * np.abs(sums.shift + mean)
+    rounding = (sums.rounding + _WIDE * squares) / rows
+    return np.where(variance <= np.maximum(rounding, last_place**2), 0.0, variance)
 
 
 def _divided(above: np.ndarray, variance: np.ndarray) -> np.ndarray:

@@ -5,6 +5,10 @@ are float64. Products are taken relative to a shift (the mean of the first batch
 where an output has its zero, while the rounding of products does; states with different shifts merge exactly, because
 the sums of the rows themselves are kept too.
 
+Rounding is kept account of as well. Products are as precise as the outputs, mostly float32, and in an output that does
+not vary but for a few rows, or whose first batch was far from the rest, they may be large while their differences are
+nothing. How large they were when they were taken is added up, and says below which variance there is only rounding.
+
 Columns are worked on in pieces that stay in the processor's cache, and several blocks at a time, for what costs most is
 to fetch all the sums from memory and bring them back: blocks wait until there are enough. The sums then cost a few
 percent of the forward pass of a ResNet-18 that made the rows.
@@ -43,6 +47,9 @@ _ON_DEVICE = 2**20
 _TOGETHER = 4
 """Blocks worked on at a time: half the time of one by one; more would take memory and gain little."""
 
+_MOST_TOGETHER = 16
+"""Blocks of a large batch whose products are added up before they join the float64 sums: bounds the rounding."""
+
 
 @dataclass(frozen=True, eq=False)
 class Sums:
@@ -59,6 +66,9 @@ class Sums:
         total: sum of (AB_g - A)^2, plus (BA_g - B)^2 with both halves (g, m).
         second: sum of BA_g * AB_h, plus AB_g * BA_h with both halves, for g < h (pairs, m); no row without second
             order.
+        rounding: largest rounding error of the sum of squared deviations that the variance is made of: of all rows
+            with both halves, of A and B with the first (m).
+        resolution: relative distance of neighbouring numbers in the outputs' number format.
     """
 
     count: int
@@ -70,10 +80,12 @@ class Sums:
     first: Float[np.ndarray, "g m"]
     total: Float[np.ndarray, "g m"]
     second: Float[np.ndarray, "pairs m"]
+    rounding: Float[np.ndarray, "m"]
+    resolution: float
 
 
 class _Rows(NamedTuple):
-    """Where each sum stands in the tensor of all of them."""
+    """Where each sum stands; `taken` is that of the squares relative to the shift at the time."""
 
     rows: slice
     squares: int
@@ -82,6 +94,7 @@ class _Rows(NamedTuple):
     first: slice
     total: slice
     second: slice
+    taken: int
 
 
 class _Piece(NamedTuple):
@@ -170,6 +183,7 @@ class SobolSums:
         for name, own in state.items():
             self._fold_waiting(own, least=1)
             sums = own["sums"].cpu().numpy()
+            resolution = torch.finfo(own["shift"].dtype).eps
             found[name] = Sums(
                 count=int(own["count"]),
                 shift=own["shift"].double().cpu().numpy(),
@@ -180,13 +194,15 @@ class SobolSums:
                 first=sums[at.first],
                 total=sums[at.total],
                 second=sums[at.second],
+                rounding=self._relative_rounding * resolution * sums[at.taken],
+                resolution=resolution,
             )
         return found
 
     def size(self, shapes: Mapping[str, tuple[int, ...]]) -> int:
         """Eight bytes a sum, and what waits and the shift, four bytes a number."""
         waiting = (_TOGETHER - 1) * block_rows(self.groups, self.order)
-        return (int(self._at.second.stop) * 8 + (waiting + 1) * 4) * sum(prod(shapes[name]) for name in self.of)
+        return ((self._at.taken + 1) * 8 + (waiting + 1) * 4) * sum(prod(shapes[name]) for name in self.of)
 
     @property
     def _at(self) -> _Rows:
@@ -201,19 +217,31 @@ class SobolSums:
             first=slice(first, first + g),
             total=slice(first + g, first + 2 * g),
             second=slice(first + 2 * g, first + 2 * g + pairs),
+            taken=first + 2 * g + pairs,
         )
+
+    @property
+    def _relative_rounding(self) -> float:
+        """Error of a sum of squared deviations over the sum of squares, in units of the resolution.
+
+        Each of k additions errs by half a unit of the sum so far at most, the products and deviations by three halves.
+        Squares: a block's rows, then the blocks. A and B: two to each block. The square of the sums that is taken off
+        errs by twice what they do.
+        """
+        squares = block_rows(self.groups, self.order) + _MOST_TOGETHER if self.halves == "both" else 2 * _MOST_TOGETHER
+        return (squares + 2 * _MOST_TOGETHER + 3) / 2
 
     def _empty(self, values: Tensor) -> State:
         return {
             "count": torch.zeros((), dtype=torch.int64, device=values.device),
             "shift": values.mean(0),
-            "sums": values.new_zeros(self._at.second.stop, values.shape[1], dtype=torch.float64),
+            "sums": values.new_zeros(self._at.taken + 1, values.shape[1], dtype=torch.float64),
             "waiting": [],
         }
 
     def _fold_waiting(self, own: State, *, least: int) -> None:
         """Add the blocks that wait to the sums if there are so many, in pieces of columns."""
-        blocks, shift, sums = own["waiting"], own["shift"], own["sums"]
+        blocks, shift, sums, at = own["waiting"], own["shift"], own["sums"], self._at
         if len(blocks) < least:
             return
         columns = len(shift)
@@ -223,17 +251,19 @@ class SobolSums:
             piece = slice(start, min(start + width, columns))
             if piece.stop - start < width:
                 memory = self._piece(shift, piece.stop - start)
-            memory.part.zero_()
-            for block in blocks:
-                torch.sub(block[:, piece], shift[piece], out=memory.block)
-                self._fold_block(memory)
-            sums[:, piece].add_(memory.part)
+            for together in range(0, len(blocks), _MOST_TOGETHER):
+                memory.part.zero_()
+                for block in blocks[together : together + _MOST_TOGETHER]:
+                    torch.sub(block[:, piece], shift[piece], out=memory.block)
+                    self._fold_block(memory)
+                sums[: at.taken, piece].add_(memory.part)
+                sums[at.taken, piece].add_(memory.part[at.squares if self.halves == "both" else at.ends])
         own["waiting"] = []
 
     def _piece(self, like: Tensor, width: int) -> _Piece:
         """Memory that all pieces share, cut once: taking views in the innermost loop would cost as much as the sums."""
         g, at = self.groups, self._at
-        block, part = like.new_empty(at.squares, width), like.new_empty(at.second.stop, width)
+        block, part = like.new_empty(at.squares, width), like.new_empty(at.taken, width)
         ab, ba, sums, pairs, place = block[1 : g + 1], block[g + 1 : -1], part[at.second], [], 0
         for one in range(g - 1) if self.order == "second" else ():
             later = g - 1 - one
@@ -286,7 +316,7 @@ class SobolSums:
         return merged
 
     def _move(self, sums: Tensor, count: int, by: Float[Tensor, "m"]) -> None:
-        """Make the sums those of rows that are larger by `by`, in place."""
+        """Make the sums those of rows that are larger by `by`, in place; `taken` tells what they were before."""
         if not by.any():
             return
         at, g, block = self._at, self.groups, block_rows(self.groups, self.order)
