@@ -50,12 +50,14 @@ class SharedClasses:
         p: one-sided, that one of the two sets is any other of its size (hypergeometric, exact).
         q: Benjamini-Yekutieli over factors.
         chance: expected number for sets at random.
+        most: of how many at best.
     """
 
     common: Int[np.ndarray, "g"]
     p: Float[np.ndarray, "g"]
     q: Float[np.ndarray, "g"]
     chance: float
+    most: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,9 +129,7 @@ def top_classes(
     return TopClasses(index.T, *chosen)
 
 
-def shared_classes(
-    first: Int[np.ndarray, "g k"], second: Int[np.ndarray, "g l"], *, classes: int
-) -> SharedClasses:
+def shared_classes(first: Int[np.ndarray, "g k"], second: Int[np.ndarray, "g l"], *, classes: int) -> SharedClasses:
     """Whether two kinds of sensitivity single out the same classes.
 
     Args:
@@ -156,7 +156,7 @@ def shared_classes(
         raise InputError(message)
     common = np.array([len(set(a) & set(b)) for a, b in zip(first.tolist(), second.tolist(), strict=True)], dtype=int)
     p = stats.hypergeom.sf(common - 1, classes, *sizes)
-    return SharedClasses(common, p, by_qvalues(p), sizes[0] * sizes[1] / classes)
+    return SharedClasses(common, p, by_qvalues(p), sizes[0] * sizes[1] / classes, min(sizes))
 
 
 def expected_jaccard(classes: int, first: int, second: int) -> float:

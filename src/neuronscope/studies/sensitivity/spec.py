@@ -55,7 +55,7 @@ PRESETS: dict[str, tuple[str, ...]] = {
 }
 """Checkpoints of the original, by network."""
 
-Analysis = Literal["correlations", "discriminants"]
+Analysis = Literal["correlations", "discriminants", "classes"]
 Estimator = Literal["sobol", "shapley", "contrast", "severity"]
 AuxiliaryFactor = Literal["order", "class", "partition", "image"]
 
@@ -136,7 +136,8 @@ class SensitivitySpec:
     analyses: Annotated[
         tuple[Analysis, ...],
         Field(
-            description="how maps of factors go together, and whether a factor can be told by its maps; none of both"
+            description="how maps of factors go together, whether a factor can be told by its maps, which classes "
+            "react most; default: none"
         ),
     ] = ()
     correlation: Annotated[

@@ -24,7 +24,7 @@ from neuronscope.result import Provenance, Result, circumstances, peak_memory, v
 from neuronscope.run import Run
 from neuronscope.steps import Augmented
 from neuronscope.studies.blocks import block_title, layer_blocks
-from neuronscope.studies.sensitivity.analyses import analysis_groups, check_discriminants
+from neuronscope.studies.sensitivity.analyses import analysis_groups, check_discriminants, outputs_group
 from neuronscope.studies.sensitivity.contrast import LayerContrast, accuracy_of, contrast_of, planned_contrast
 from neuronscope.studies.sensitivity.effects import LayerEffects, planned_shapley, shapley_of
 from neuronscope.studies.sensitivity.indices import LayerIndices, planned_sobol, sobol_of
@@ -63,9 +63,9 @@ def run_sensitivity(
             several passes.
 
     Returns:
-        Groups `units` (fingerprint of each unit, with intervals), `layers`, `maps/LAYER` (every activation),
-        `convergence`, `factors`, `pool` (the images), `accuracy`, `severity`, `sheet` (pictures of the augmentations),
-        and `comparison` with published values where they are given.
+        Groups `units` (fingerprint of each unit, with intervals), `layers`, `outputs` (the last layers and classes),
+        `maps/LAYER` (every activation), `convergence`, `factors`, `pool` (the images), `accuracy`, `severity`, `sheet`
+        (pictures of the augmentations), and `comparison` with published values where they are given.
 
     Raises:
         UnknownName: a layer, augmentation, parameter or deviation that does not exist.
@@ -92,6 +92,7 @@ def run_sensitivity(
         found = find(setting)
         unfinished(setting.run)
         groups |= result_groups(setting, found, setting.layers)
+        groups["outputs"] = outputs_group(setting.classifier, subject.classes)
         groups |= analysis_groups(tree_of(groups), setting.spec, setting.run)
         nonfinite = nonfinite_units(found)
     provenance = Provenance(

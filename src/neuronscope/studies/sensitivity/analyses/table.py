@@ -8,6 +8,7 @@ import xarray as xr
 
 from neuronscope.maths.map_correlations import Missing
 from neuronscope.run import Run
+from neuronscope.studies.sensitivity.analyses.classes import class_groups
 from neuronscope.studies.sensitivity.analyses.correlations import correlation_groups
 from neuronscope.studies.sensitivity.analyses.discriminants import discriminant_groups
 from neuronscope.studies.sensitivity.spec import SensitivitySpec
@@ -33,7 +34,16 @@ def _discriminants(tree: xr.DataTree, spec: SensitivitySpec, run: Run) -> dict[s
     )
 
 
-ANALYSES: Mapping[str, Analyse] = {"correlations": _correlations, "discriminants": _discriminants}
+def _classes(tree: xr.DataTree, spec: SensitivitySpec, run: Run) -> dict[str, xr.Dataset]:
+    del spec, run  # nothing is chosen, nothing drawn
+    return class_groups(tree)
+
+
+ANALYSES: Mapping[str, Analyse] = {
+    "correlations": _correlations,
+    "discriminants": _discriminants,
+    "classes": _classes,
+}
 """Name, as in `spec.Analysis` -> its groups."""
 
 

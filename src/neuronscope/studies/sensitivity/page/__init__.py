@@ -5,6 +5,7 @@ from __future__ import annotations
 from neuronscope.result import Result
 from neuronscope.studies.sensitivity.page.accuracy import accuracy, severity
 from neuronscope.studies.sensitivity.page.analyses import correlations, discriminants
+from neuronscope.studies.sensitivity.page.classes import classes
 from neuronscope.studies.sensitivity.page.comparison import comparison
 from neuronscope.studies.sensitivity.page.dominance import contrasts, dominance, fingerprints
 from neuronscope.studies.sensitivity.page.histograms import histograms
@@ -41,6 +42,7 @@ def sensitivity_page(result: Result) -> Page:
         *histograms(view),
         *correlations(view),
         *discriminants(view),
+        *classes(view),
         *convergence(view),
         *comparison(view),
         *factors(view),
