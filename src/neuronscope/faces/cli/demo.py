@@ -92,9 +92,9 @@ def run_demo(out: Path, *, seed: int, quiet: bool, spec: TrainSpec | None = None
         spec_of = make_spec(study.spec, chosen)
         named = {"data": DATA, "split": "report"} if study.data_of is None else {}
         request = Request(study, subject, study_data(study, spec_of, named, seed=seed), spec_of, run, folder)
-        settings = {"model": {"model": source}, "data": named, "study": chosen, "run": {}}
+        settings = {"model": {"model": source}, "data": named, "study": chosen, "run": {"seed": seed}}
         title = f"neuronscope {__version__} demo. Repeat with: neuronscope run {study.name} --recipe {folder / RECIPE}"
-        recipes.write_recipe(folder / RECIPE, resolved(settings, request), title=title)
+        recipes.write_recipe(folder / RECIPE, resolved(settings, study, spec_of, folder=folder), title=title)
         result, outputs = execute(request)
         check_finite(result)
         stats = tuple(block for block in outputs.page.blocks if isinstance(block, Stat))

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import typer
 from rich.markup import escape
@@ -156,17 +156,41 @@ def run_study(study: Study, flags: Mapping[str, Any]) -> None:
     written = (
         recipes.read_recipe(recipe, options=(*known, *table_options()), study=study.name) if recipe is not None else {}
     )
-    settings = recipes.merge(recipes.moved(written, flags.get("data")), flags, options=known)
-    plan_only = bool(flags.get("plan"))
-    spec = make_spec(study.spec, settings["study"])
-    _check_legacy(study, spec)
+    run_settings(study, recipes.merge(recipes.moved(written, flags.get("data")), flags, options=known), flags)
+
+
+def run_settings(study: Study, settings: recipes.Settings, flags: Mapping[str, Any]) -> None:
+    """Do what settings ask for.
+
+    Args:
+        study: the row of the table.
+        settings: everything that may stand in a recipe.
+        flags: what only the command line says: plan, quiet, fresh, shard.
+
+    Raises:
+        NeuronscopeError: whatever was wrong with the settings; nothing was computed before it was noticed.
+        NonFiniteActivations: the study is complete and saved, but some units have no finite activations.
+    """
+    spec = study_spec(study, settings)
     folder = Path(settings["run"].get("out", Path("runs") / study.name))
-    if plan_only:
+    if flags.get("plan"):
         _run_in(folder, study, spec, settings, flags)
         return
     prepare_folder(folder)
     with locked(folder):
         _run_in(folder, study, spec, settings, flags)
+
+
+def study_spec(study: Study, settings: recipes.Settings) -> Any:
+    """The options of a study, as settings have them.
+
+    Raises:
+        InputError: a value that its field does not take.
+        UnknownName: no such deviation.
+    """
+    spec = make_spec(study.spec, settings["study"])
+    _check_legacy(study, spec)
+    return spec
 
 
 def _run_in(folder: Path, study: Study, spec: Any, settings: recipes.Settings, flags: Mapping[str, Any]) -> None:
@@ -175,21 +199,15 @@ def _run_in(folder: Path, study: Study, spec: Any, settings: recipes.Settings, f
     checkpoint = folder / CHECKPOINT
     if flags.get("fresh") and not plan_only:
         drop_checkpoints(checkpoint)
-    request = Request(
-        study=study,
-        run=replace(
-            make_run(settings["run"], progress=console.progress(quiet=quiet)),
-            checkpoint=checkpoint,
-            portion=read_shard(flags.get("shard")),
-        ),
-        data=study_data(study, spec, settings["data"], seed=settings["run"].get("seed", 0)),
-        subject=_network(settings, folder=folder, quiet=quiet, plan_only=plan_only),
-        spec=spec,
+    made = make_request(
+        study,
+        spec,
+        settings,
         folder=folder,
-        original="export" if settings["run"].get("export_original") else "none",
+        progress="none" if quiet else "shown",
+        purpose="plan" if plan_only else "work",
     )
-    if study.data_of is None:  # images that come with a study are not asked for the network's classes
-        check_classes(request.subject, request.data)
+    request = replace(made, run=replace(made.run, checkpoint=checkpoint, portion=read_shard(flags.get("shard"))))
     if not quiet:
         header(request)
     if plan_only or not quiet:
@@ -197,7 +215,9 @@ def _run_in(folder: Path, study: Study, spec: Any, settings: recipes.Settings, f
         show_plan(plan, portion=request.run.portion)
     if plan_only:
         return
-    recipes.write_recipe(folder / RECIPE, resolved(settings, request), title=_repeat(request))
+    # A folder with a checkpoint holds no finished run, so that the recipe is never taken for that of an older result.
+    checkpoint.mkdir(exist_ok=True)
+    recipes.write_recipe(folder / RECIPE, resolved(settings, study, spec, folder=folder), title=_repeat(request))
     try:
         result, outputs = execute(request)
     except PortionDone:
@@ -209,6 +229,43 @@ def _run_in(folder: Path, study: Study, spec: Any, settings: recipes.Settings, f
     say_skipped(result, request.data)
     console.say(str(outputs.report.resolve()))
     check_finite(result)
+
+
+def make_request(
+    study: Study,
+    spec: Any,
+    settings: recipes.Settings,
+    *,
+    folder: Path,
+    progress: Literal["shown", "none"],
+    purpose: Literal["work", "plan"],
+) -> Request:
+    """Network, images and circumstances that settings ask for.
+
+    Args:
+        study: the row of the table.
+        spec: its options.
+        settings: the rest.
+        folder: where its files go.
+        progress: of training, fetching and sweeps.
+        purpose: a plan trains no network, and takes one of the same form for it.
+
+    Raises:
+        NeuronscopeError: whatever was wrong with the settings.
+    """
+    quiet = progress == "none"
+    request = Request(
+        study=study,
+        run=make_run(settings["run"], progress=console.progress(quiet=quiet)),
+        data=study_data(study, spec, settings["data"], seed=settings["run"].get("seed", 0)),
+        subject=_network(settings, folder=folder, quiet=quiet, plan_only=purpose == "plan"),
+        spec=spec,
+        folder=folder,
+        original="export" if settings["run"].get("export_original") else "none",
+    )
+    if study.data_of is None:  # images that come with a study are not asked for the network's classes
+        check_classes(request.subject, request.data)
+    return request
 
 
 def _network(settings: recipes.Settings, *, folder: Path, quiet: bool, plan_only: bool) -> Subject:
@@ -407,9 +464,19 @@ def check_finite(result: Result) -> None:
         raise NonFiniteActivations(message)
 
 
-def resolved(settings: recipes.Settings, request: Request) -> recipes.Settings:
-    """Everything that decides the run, as a recipe."""
-    run = request.run
+def resolved(settings: recipes.Settings, study: Study, spec: Any, *, folder: Path) -> recipes.Settings:
+    """Everything that decides a run, as a recipe.
+
+    Args:
+        settings: what was asked for.
+        study: the row of the table.
+        spec: its options, defaults included.
+        folder: where its files go.
+
+    Raises:
+        InputError: circumstances that cannot be.
+    """
+    run = make_run(settings["run"], progress=console.progress(quiet=True))
     decided = {
         "seed": run.seed,
         "batch_size": run.batch_size,
@@ -426,8 +493,8 @@ def resolved(settings: recipes.Settings, request: Request) -> recipes.Settings:
         "train": full_settings(table) if table is not None else {},
         "model": settings["model"],
         "data": settings["data"],
-        "study": {"name": request.study.name, **asdict(request.spec)},
-        "run": {"out": str(request.folder), **decided, "export_original": request.original == "export"},
+        "study": {"name": study.name, **asdict(spec)},
+        "run": {"out": str(folder), **decided, "export_original": bool(settings["run"].get("export_original"))},
     }
 
 
