@@ -98,6 +98,17 @@ _APART_POOLS: frozenset[type[nn.Module]] = frozenset(
 )
 
 
+def apart(module: nn.Module) -> bool:
+    """Whether each channel of what a module makes of maps comes from that channel alone, whichever channels there are.
+
+    Batch normalisation has numbers of its own for each channel; of it this is true once they are chosen alike.
+    """
+    kind = type(module)
+    if kind is nn.BatchNorm2d and isinstance(module, nn.BatchNorm2d):
+        return untouched(module) and module.running_mean is not None
+    return untouched(module) and (kind in _APART_MODULES or kind in _APART_POOLS)
+
+
 def _after_module(  # noqa: PLR0911 one line for each kind
     module: nn.Module, place: Channels, before: tuple[int, ...], after: tuple[int, ...]
 ) -> Channels | None:
