@@ -81,6 +81,7 @@ if TYPE_CHECKING:
         UpperTail,
     )
     from neuronscope.models import MODEL_SOURCES, Subject, load_model, subject_from
+    from neuronscope.models.segments import SEGMENTS, Segment, read_segments, write_segments
     from neuronscope.preprocessing import Preprocess
     from neuronscope.quantities import duration, file_size, memory_size
     from neuronscope.result import Provenance, Result
@@ -92,8 +93,9 @@ if TYPE_CHECKING:
     from neuronscope.studies.concepts.paste_grid import PasteTrials, find_class, try_pastes
     from neuronscope.studies.importance import ImportanceSpec, run_importance
     from neuronscope.studies.layers import LayersSpec, run_layers
-    from neuronscope.studies.sensitivity import SensitivitySpec, run_sensitivity
+    from neuronscope.studies.sensitivity import SensitivitySpec, analyse_sensitivity, join_sets, run_sensitivity
     from neuronscope.studies.sensitivity.masking import MaskingSpec, run_masking
+    from neuronscope.studies.sensitivity.selection import Selection, select_units
     from neuronscope.studies.study import Study
     from neuronscope.sweep import Plan, PlannedSweep, rounds, sweep
     from neuronscope.training import Trained, TrainSpec, train
@@ -123,6 +125,7 @@ __all__ = [
     "EXECUTORS",
     "FETCHABLE",
     "MODEL_SOURCES",
+    "SEGMENTS",
     "STUDIES",
     "Axis",
     "Batch",
@@ -184,6 +187,8 @@ __all__ = [
     "ResultFileError",
     "Run",
     "Section",
+    "Segment",
+    "Selection",
     "SensitivitySpec",
     "Serial",
     "Series",
@@ -203,6 +208,7 @@ __all__ = [
     "UpperTail",
     "WeightsError",
     "__version__",
+    "analyse_sensitivity",
     "batches",
     "check_concepts",
     "class_counts",
@@ -221,6 +227,7 @@ __all__ = [
     "find_class",
     "gather",
     "grid_for",
+    "join_sets",
     "keep",
     "load_concepts",
     "load_data",
@@ -232,6 +239,7 @@ __all__ = [
     "opaque_pixels",
     "open",
     "read_image",
+    "read_segments",
     "replace",
     "rounds",
     "run_clusters",
@@ -241,6 +249,7 @@ __all__ = [
     "run_masking",
     "run_sensitivity",
     "scale",
+    "select_units",
     "sort_imagenet",
     "stop_gradient",
     "subject_from",
@@ -248,6 +257,7 @@ __all__ = [
     "train",
     "try_pastes",
     "worst",
+    "write_segments",
 ]
 
 _HOMES = {
@@ -272,6 +282,7 @@ _HOMES = {
     "maths.streams": "ClassMoments CoActivation Confusion Each Histogram MapMoments "
     "Moments Reducer StackRows TopK UpperTail",
     "models": "MODEL_SOURCES Subject load_model subject_from",
+    "models.segments": "SEGMENTS Segment read_segments write_segments",
     "preprocessing": "Preprocess",
     "quantities": "duration file_size memory_size",
     "result": "Provenance Result",
@@ -282,8 +293,9 @@ _HOMES = {
     "studies.concepts.paste_grid": "PasteTrials find_class try_pastes",
     "studies.importance": "ImportanceSpec run_importance",
     "studies.layers": "LayersSpec run_layers",
-    "studies.sensitivity": "SensitivitySpec run_sensitivity",
+    "studies.sensitivity": "SensitivitySpec analyse_sensitivity join_sets run_sensitivity",
     "studies.sensitivity.masking": "MaskingSpec run_masking",
+    "studies.sensitivity.selection": "Selection select_units",
     "studies.study": "Study",
     "studies": "STUDIES",
     "sweep": "Plan PlannedSweep rounds sweep",

@@ -71,6 +71,9 @@ STUDIES: dict[str, Study] = {
         export_original=sensitivity.export_sensitivity,
         original_figures=sensitivity.ORIGINAL_FIGURES,
         legacy=sensitivity.LEGACY,
+        join=sensitivity.join_sets,
+        analyse=sensitivity.analyse_sensitivity,
+        analysis_options=sensitivity.ANALYSIS_OPTIONS,
     ),
     "masking": Study(
         name="masking",

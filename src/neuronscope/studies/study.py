@@ -44,8 +44,11 @@ class Study:
         spec: its options: a frozen pydantic dataclass whose fields carry a description. Every spec has the fields
             `layers` (patterns) and `legacy` (named deviations).
         layers: which layers a spec asks for.
-        join: one result of several finished runs that shared work between them, such as ranges of classes; None for
-            studies that are shared by `--shard` only.
+        join: one result of several finished runs that belong together, such as ranges of classes or sets of
+            augmentations; None for studies that are shared by `--shard` only.
+        analyse: (result, spec) -> the result with the further analyses that the spec asks for, which need no network;
+            None for studies without such.
+        analysis_options: fields of the spec that such analyses heed.
         data_of: (spec, seed) -> the images, for studies whose options name them; None where they are given.
         run, plan: do it, and say beforehand what doing it takes.
         page: shows a result.
@@ -67,3 +70,5 @@ class Study:
     legacy: Mapping[str, str]
     join: Callable[[Sequence[Result]], Result] | None = None
     data_of: Callable[[Any, int], Data] | None = None
+    analyse: Callable[[Result, Any], Result] | None = None
+    analysis_options: tuple[str, ...] = ()

@@ -16,7 +16,7 @@ from typer.core import TyperGroup
 from typer.main import get_command
 
 from neuronscope import __version__
-from neuronscope.faces.cli import concepts, console, data, fetch, lists
+from neuronscope.faces.cli import concepts, console, data, fetch, lists, select
 
 
 def _run() -> Any:
@@ -43,7 +43,19 @@ def _paste() -> Any:
     return get_command(make_app())
 
 
-LATE: dict[str, Callable[[], Any]] = {"run": _run, "train": _train, "doctor": _doctor, "paste": _paste}
+def _analyse() -> Any:
+    from neuronscope.faces.cli.analyse import make_app
+
+    return get_command(make_app())
+
+
+LATE: dict[str, Callable[[], Any]] = {
+    "run": _run,
+    "train": _train,
+    "analyse": _analyse,
+    "doctor": _doctor,
+    "paste": _paste,
+}
 """Commands that are made when they are called for."""
 
 
@@ -105,6 +117,11 @@ def _train_stands_for() -> None:
     """Never called: `Root` puts the real command in its place."""
 
 
+@app.command("analyse", help="Make further analyses of a finished result, without looking at images again.")
+def _analyse_stands_for() -> None:
+    """Never called: `Root` puts the real command in its place."""
+
+
 @app.command("doctor", help="Examine installation, machine, network and images for what makes runs fail.")
 def _doctor_stands_for() -> None:
     """Never called: `Root` puts the real command in its place."""
@@ -157,6 +174,7 @@ def report(
         "neuronscope merge runs/part-1 runs/part-2 --out runs/whole",
         "neuronscope merge runs/part-* --out runs/whole",
         "neuronscope merge runs/classes-0-200 runs/classes-200-400 --out runs/classes-0-400",
+        "neuronscope merge runs/set1 runs/set2 --out runs/both",
     ),
 )
 def merge(
@@ -172,7 +190,8 @@ def merge(
     """Join the parts of a study that several machines have worked, and write its result.
 
     Parts made with --shard are joined and the study is finished. Finished runs of `clusters` over different classes
-    (--class-start, --class-end) become one, with the tables of all classes in original/.
+    (--class-start, --class-end) become one, with the tables of all classes in original/. Finished runs of `sensitivity`
+    with different augmentations become one, with the factors of all of them side by side.
     """
     from neuronscope.faces.cli.run import run_merged
 
@@ -180,6 +199,7 @@ def merge(
 
 
 app.command("fetch", epilog=fetch.EXAMPLES)(fetch.fetch)
+app.command("select-units", epilog=select.EXAMPLES)(select.select_units)
 app.add_typer(lists.app, name="list")
 app.add_typer(data.app, name="data")
 app.add_typer(concepts.app, name="concepts")

@@ -40,7 +40,7 @@ class _LayerCorrelations:
     layer: LayerValues
     within: dict[str, MeanCorrelations]
     between: dict[tuple[str, str], MeanCorrelations]
-    variation: dict[str, MeanCorrelations]
+    variation: dict[str, list[MeanCorrelations]]
     variation_maps: dict[str, Float[np.ndarray, "p g"]]
     own: dict[str, MeanCorrelations]
 
@@ -104,7 +104,7 @@ def correlation_groups(
                 np.stack([[_matrix(one.between.get(pair), ending, factors) for pair in crossings] for one in found]),
             )
         if shares:
-            columns = [[_matrix(one.variation.get(name), ending, factors)[:, 0] for name in shares] for one in found]
+            columns = [[_column(one, name, ending) for name in shares] for one in found]
             variables[f"variation_{ending}"] = (("layer", "share", "factor"), np.array(columns))
     coords: dict[str, tuple[str, np.ndarray]] = {
         "layer_name": ("layer", _texts([one.layer.layer for one in found])),
@@ -129,7 +129,7 @@ def correlation_groups(
 def _correlations(layer: LayerValues, *, method: Method, missing: Missing, level: float) -> _LayerCorrelations:
     values, places = layer.values(), layer.places
     shares = {name: values[name] for name in layer.variation}
-    maps = {name: layer.variation[name][..., None] for name in shares}
+    own_set = np.array(layer.sets)
     return _LayerCorrelations(
         layer,
         within={
@@ -144,11 +144,23 @@ def _correlations(layer: LayerValues, *, method: Method, missing: Missing, level
             if pair[0] in values and pair[1] in values
         },
         variation={
-            name: correlations_across_units(one, maps[name], method=method, missing=missing, level=level)
+            name: [
+                correlations_across_units(
+                    one[..., own_set == run],
+                    layer.variation[name][..., run : run + 1],
+                    method=method,
+                    missing=missing,
+                    level=level,
+                )
+                for run in np.unique(own_set)
+            ]
             for name, one in shares.items()
         },
         variation_maps={
-            name: place_correlations(one, maps[name], method=method)[..., 0] for name, one in shares.items()
+            name: np.take_along_axis(
+                place_correlations(one, layer.variation[name], method=method), own_set[None, :, None], axis=2
+            )[..., 0]
+            for name, one in shares.items()
         },
         own={
             name: _spread_out(
@@ -188,6 +200,14 @@ def _matrix(found: MeanCorrelations | None, ending: str, factors: tuple[str, ...
     if found is None:
         return np.full((len(factors), len(factors)), np.nan)
     return np.asarray(getattr(found, ending))
+
+
+def _column(found: _LayerCorrelations, name: str, ending: str) -> Float[np.ndarray, "g"]:
+    """One quantity of the correlations with variation: factors of all runs in their order."""
+    column = np.full(len(found.layer.factors), np.nan)
+    for run, one in zip(np.unique(found.layer.sets), found.variation.get(name, []), strict=False):
+        column[np.array(found.layer.sets) == run] = getattr(one, ending)[:, 0]
+    return column
 
 
 def _places(layers: list[LayerValues]) -> dict[str, tuple[str, np.ndarray]]:

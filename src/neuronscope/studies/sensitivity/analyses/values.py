@@ -27,7 +27,8 @@ class LayerValues:
         shares: `first`, `total` and `shapley`, as far as they were estimated, cut to 0..1: what lies beyond is error
             of estimation, of near-dead activations by many powers of ten.
         contrast: size of the rank-biserial correlation, nan for factors that are no augmentations; None without.
-        variation: coefficient of variation of the activations that each share is of.
+        variation: coefficient of variation of the activations that each share is of, one for each run that was joined.
+        sets: of each factor, which of these it is of.
         space: sizes of the axes of places; () for numbers.
     """
 
@@ -35,8 +36,9 @@ class LayerValues:
     factors: tuple[str, ...]
     shares: Mapping[str, Float[np.ndarray, "u p g"]]
     contrast: Float[np.ndarray, "u p g"] | None
-    variation: Mapping[str, Float[np.ndarray, "u p"]]
+    variation: Mapping[str, Float[np.ndarray, "u p s"]]
     space: tuple[int, ...]
+    sets: tuple[int, ...]
 
     @property
     def units(self) -> int:
@@ -79,10 +81,8 @@ def layer_values(tree: xr.DataTree, layer: str) -> LayerValues:
     for name in shares:
         prefix = _MOMENTS[name]
         if f"{prefix}mean" in table and f"{prefix}variance" in table:
-            mean, variance = (
-                _flat(table[f"{prefix}{moment}"].expand_dims("one", -1)) for moment in ("mean", "variance")
-            )
-            variation[name] = coefficient_of_variation(mean[..., 0], variance[..., 0])
+            mean, variance = (_flat(_of_sets(table[f"{prefix}{moment}"])) for moment in ("mean", "variance"))
+            variation[name] = coefficient_of_variation(mean, variance)
     contrast = None
     if "contrast" in table:
         own = np.abs(_flat(table["contrast"]))
@@ -90,8 +90,14 @@ def layer_values(tree: xr.DataTree, layer: str) -> LayerValues:
         for place, name in enumerate(table["augmentation_name"].to_numpy()):
             contrast[..., factors.index(str(name))] = own[..., place]
     known = next(table[name] for name in (*SHARES, "contrast", "mean", "shapley_mean") if name in table)
-    space = tuple(size for name, size in known.sizes.items() if name not in ("unit", "factor", "augmentation"))
-    return LayerValues(layer, factors, shares, contrast, variation, space)
+    space = tuple(size for name, size in known.sizes.items() if name not in ("unit", "factor", "augmentation", "set"))
+    sets = table["factor_set"].to_numpy() - 1 if "factor_set" in table.coords else np.zeros(len(factors), dtype=int)
+    return LayerValues(layer, factors, shares, contrast, variation, space, tuple(int(one) for one in sets))
+
+
+def _of_sets(values: xr.DataArray) -> xr.DataArray:
+    """With an axis of runs at the end, also where there was one run only."""
+    return values if "set" in values.dims else values.expand_dims("set", -1)
 
 
 def _flat(values: xr.DataArray) -> Float[np.ndarray, "u p k"]:

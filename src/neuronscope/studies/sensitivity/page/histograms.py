@@ -54,7 +54,8 @@ def _variance(view: View, layers: tuple[str, ...], name: str, title: str) -> Cha
     if not found:
         return None
     # The sum over players is the variance, as their effects divide it.
-    values = {layer: maps.sum(axis=-1).ravel() for layer, maps in found.items()}
+    divided = name == "shapley_raw"
+    values = {layer: (maps.sum(axis=-1) if divided else maps).ravel() for layer, maps in found.items()}
     above = [one[one > 0] for one in values.values() if (one > 0).any()]
     if not above:
         return None

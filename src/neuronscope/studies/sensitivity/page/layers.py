@@ -186,10 +186,13 @@ def pairs(view: View) -> Iterator[Block]:
 
 def _pair_map(view: View, layer: str, second: Float[np.ndarray, "u pairs"]) -> Chart:
     """The upper triangle of a layer, without the empty first column and last row."""
-    count = len(view.factors)
-    means = known_mean(_live(second[view.places(layer)]))
+    count, names = len(view.factors), texts(view.groups["units"]["pair_name"])
+    place = {
+        f"{view.factors[one]} x {view.factors[other]}": (one, other) for one, other in combinations(range(count), 2)
+    }
     cells = np.full((count - 1, count - 1), np.nan)
-    for (one, other), value in zip(combinations(range(count), 2), means, strict=True):
+    for name, value in zip(names, known_mean(_live(second[view.places(layer)])), strict=True):
+        one, other = place[name]
         cells[one, other - 1] = value
     return Chart(
         layer,

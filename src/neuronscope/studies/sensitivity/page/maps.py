@@ -43,7 +43,7 @@ def where(view: View) -> Iterator[Block]:
                 means = known_mean(clipped(values))
                 strips.append(_mean_strip(view, layer, title, means))
         total = view.maps(layer, "total")
-        if total is not None:
+        if total is not None and view.sets == 1:  # shares of different designs are not compared
             strips.append(_mean_strip(view, layer, "dominated", _dominated(total)))
     if not strips:
         return
@@ -153,12 +153,13 @@ def _moments(view: View, layer: str, units: int) -> Iterator[Strip]:
         mean, variance = view.maps(layer, f"{prefix}mean"), view.maps(layer, f"{prefix}variance")
         if mean is None or variance is None:
             continue
-        pictures = []
-        for name, values in moments_of(mean, variance).items():
-            tiles = _tiles(values, units, 0)
-            top = top_of(tiles)
-            pictures.append(Picture(montage(tiles, 0.0, top), f"{name}, 0 to {top:.2g}"))
-        yield Strip("activation", pictures, note=f"{title}: log10(1 + size)")
+        for run, ending in enumerate(view.of_sets):
+            pictures = []
+            for name, values in moments_of(mean, variance).items():
+                tiles = _tiles(values, units, run)
+                top = top_of(tiles)
+                pictures.append(Picture(montage(tiles, 0.0, top), f"{name}, 0 to {top:.2g}"))
+            yield Strip("activation", pictures, note=f"{title}{ending}: log10(1 + size)")
 
 
 def _contrasts(view: View, layer: str, units: int) -> Iterator[Strip]:
@@ -198,7 +199,11 @@ def _flat(view: View, layer: str, number: int) -> Iterator[Block]:
     for title, prefix in _DESIGNS.items():
         mean, variance = view.maps(layer, f"{prefix}mean"), view.maps(layer, f"{prefix}variance")
         if mean is not None and variance is not None:
-            bars = tuple(_unit_bars(name, values.ravel()) for name, values in moments_of(mean, variance).items())
+            bars = tuple(
+                _unit_bars(f"{name}{ending}", values[..., run].ravel())
+                for run, ending in enumerate(view.of_sets)
+                for name, values in moments_of(mean, variance).items()
+            )
             yield Panel(f"moments-{number}", f"Units of {layer}: activation, {title}", bars, columns=3)
             break
     charts = []

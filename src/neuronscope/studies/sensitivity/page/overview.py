@@ -21,7 +21,24 @@ def overview(view: View) -> Iterator[Block]:
     yield from _material(view)
     for text in _explanation(view):
         yield Text(text)
+    yield from _joined(view)
     yield from _warnings(view)
+
+
+def _joined(view: View) -> Iterator[Block]:
+    """Which factors are of which run, where several were joined."""
+    if view.sets > 1:
+        of = view.groups["factors"]["factor_set"].to_numpy()
+        said = "; ".join(
+            f"set {number}: {', '.join(name for name, own in zip(view.factors, of, strict=True) if own == number)}"
+            for number in range(1, view.sets + 1)
+        )
+        yield Text(
+            f"Joined of {view.sets} runs. {said}. Shares are of the variance in the design of their own run, in which "
+            "the augmentations of the others were not there: compare them within a set. What is of one design only "
+            "(convergence, dominant factors) is in the reports of the runs.",
+            tone="note",
+        )
 
 
 def _accuracy(view: View) -> Iterator[Block]:
@@ -83,7 +100,9 @@ def _material(view: View) -> Iterator[Block]:
 
 def rows_of(view: View) -> dict[str, int]:
     """Rows of the two designs of variance, by name; those that were swept, not those planned."""
-    found = {}
+    found: dict[str, int] = {}
+    if view.sets > 1:
+        return found  # those of the runs are in their own reports
     factors = len(view.factors)
     if view.replicates:
         asked = 1 if view.has("unscrambled") else int(view.option("replicates", view.replicates))

@@ -92,8 +92,8 @@ def _scores(view: View) -> tuple[tuple[str, ...], Float[np.ndarray, "u k"], Bool
     for name in ("total", "shapley"):
         values = view.find("units", name)
         if values is not None:
-            known = view.find("units", "dominant_known") if name == "total" else _apart(view)
-            sure = np.zeros(len(values), dtype=bool) if known is None else known == 1
+            known = view.find("units", "dominant_known") if name == "total" else None
+            sure = _apart(view, name) if known is None else known == 1
             return view.factors, values, sure, MEASURES[name]
     values, q = view.find("units", "contrast"), view.find("units", "contrast_q")
     if values is None or q is None:
@@ -107,11 +107,11 @@ def _scores(view: View) -> tuple[tuple[str, ...], Float[np.ndarray, "u k"], Bool
     )
 
 
-def _apart(view: View) -> np.ndarray:
-    """Whether the interval of the largest Shapley effect lies above those of all others."""
+def _apart(view: View, name: str) -> np.ndarray:
+    """Whether the interval of the largest share lies above those of all others."""
     table = view.groups["units"]
-    low, high = table["shapley_low"].to_numpy(), np.array(table["shapley_high"].to_numpy())
-    largest = np.nan_to_num(table["shapley"].to_numpy(), nan=-1.0).argmax(axis=1)[:, None]
+    low, high = table[f"{name}_low"].to_numpy(), np.array(table[f"{name}_high"].to_numpy())
+    largest = np.nan_to_num(table[name].to_numpy(), nan=-1.0).argmax(axis=1)[:, None]
     own = np.take_along_axis(low, largest, axis=1)[:, 0]
     np.put_along_axis(high, largest, -np.inf, axis=1)
     return np.asarray(own > high.max(axis=1))
@@ -144,10 +144,11 @@ def _rows(view: View, layer: str, place: int, row: int) -> Iterator[tuple[str, l
     for title, prefix in (("Sobol", ""), ("Shapley", "shapley_")):
         mean, variance = view.maps(layer, f"{prefix}mean"), view.maps(layer, f"{prefix}variance")
         if mean is not None and variance is not None:
-            for name, values in moments_of(mean[place, ..., 0], variance[place, ..., 0]).items():
-                top = top_of(values)
-                caption = f"{name}, {title}, to {top:.2g}"
-                pictures.append(map_picture(values, 0.0, top, caption=caption))
+            for run, ending in enumerate(view.of_sets):
+                for name, values in moments_of(mean[place, ..., run], variance[place, ..., run]).items():
+                    top = top_of(values)
+                    caption = f"{name}, {title}{ending}, to {top:.2g}"
+                    pictures.append(map_picture(values, 0.0, top, caption=caption))
     if pictures:
         yield "activation", pictures
 

@@ -159,12 +159,23 @@ class View:
         if table is None or name not in table:
             return None
         values = table[name].to_numpy()
-        named = table[name].dims[-1] in ("factor", "pair", "player", "augmentation")
+        named = table[name].dims[-1] in ("factor", "pair", "player", "augmentation", "set")
         if not named:
             values = values[..., None]
         units, *space, last = values.shape
         side = space[-1] if space else 1
         return np.asarray(values.reshape(units, -1, side, last))
+
+    @property
+    def sets(self) -> int:
+        """How many runs the result is joined of; 1 where it is of one run."""
+        table = self.groups.get("factors")
+        return int(table["factor_set"].to_numpy().max()) if table is not None and "factor_set" in table.coords else 1
+
+    @property
+    def of_sets(self) -> tuple[str, ...]:
+        """What to add to the titles of what each of the joined runs has; an empty text for one run."""
+        return tuple(f", set {number}" for number in range(1, self.sets + 1)) if self.sets > 1 else ("",)
 
     def has_maps(self, layer: str) -> bool:
         """Whether activations of a layer are kept and have places."""
