@@ -72,7 +72,9 @@ def _matrices(view: View, table: xr.Dataset, name: str, number: int, *, title: s
         _square(layers[place], np.where(certain[place], mean[place], np.nan)[np.ix_(there, there)], ticks)
         for place in shown
     )
-    return Panel(f"correlations-{name}-{number}", title, charts, columns=2, scale="shared", text=view.left_out)
+    return Panel(
+        f"correlations-{name}-{number}", title, charts, columns=view.beside, scale="shared", text=view.left_out
+    )
 
 
 def _square(title: str, cells: Float[np.ndarray, "r c"], ticks: tuple[str, ...]) -> Chart:
@@ -185,7 +187,7 @@ def _with_variation(view: View, table: xr.Dataset, layers: list[str], factors: l
         "correlations-with-variation",
         "Sensitivity and how variable units are: correlation with the coefficient of variation",
         charts,
-        columns=2,
+        columns=view.beside,
         scale="shared",
         text="Coefficient of variation: standard deviation of an activation over all rows, divided by the size of its "
         "mean. Above 0, units that vary more owe more of it to the factor.",

@@ -68,7 +68,13 @@ def _bars(view: View) -> Panel:
             for name, (value, low, high) in found.items()
         )
         charts.append(Chart(layer, layer, "bar", series, Axis("factor", ticks=view.factors), _BAR_SHARE))
-    return Panel("factors-by-layer", "Shares of the variance by factor", tuple(charts), columns=2, text=view.left_out)
+    return Panel(
+        "factors-by-layer",
+        "Shares of the variance by factor",
+        tuple(charts),
+        columns=view.beside,
+        text=view.left_out,
+    )
 
 
 def _numbers(view: View) -> Panel:
@@ -178,7 +184,7 @@ def pairs(view: View) -> Iterator[Block]:
     )
     charts = tuple(_pair_map(view, layer, second) for layer in view.shown_layers)
     yield Panel(
-        "pairs", "Second-order indices", charts, columns=2, scale="shared",
+        "pairs", "Second-order indices", charts, columns=view.beside, scale="shared",
         text=" ".join(filter(None, ["The lower triangle would repeat the upper.", view.left_out])),
     )  # fmt: skip
     yield _pair_table(view, second)

@@ -49,8 +49,13 @@ def where(view: View) -> Iterator[Block]:
         return
     yield Section(
         "Where in the image",
-        "Means over the units of a layer at each place of their maps. The rows 'dominated' show the share of the units "
-        "for which the factor has the largest total index there, known or not.",
+        "Means over the units of a layer at each place of their maps."
+        + (
+            " The rows 'dominated' show the share of the units for which the factor has the largest total index there, "
+            "known or not."
+            if view.sets == 1
+            else ""
+        ),
     )
     yield Gallery(
         "where",

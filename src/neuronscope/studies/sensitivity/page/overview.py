@@ -30,7 +30,7 @@ def _joined(view: View) -> Iterator[Block]:
     if view.sets > 1:
         of = view.groups["factors"]["factor_set"].to_numpy()
         said = "; ".join(
-            f"set {number}: {', '.join(name for name, own in zip(view.factors, of, strict=True) if own == number)}"
+            f"Set {number}: {', '.join(name for name, own in zip(view.factors, of, strict=True) if own == number)}"
             for number in range(1, view.sets + 1)
         )
         yield Text(

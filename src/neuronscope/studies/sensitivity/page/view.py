@@ -21,6 +21,7 @@ LAYERS = 8
 WILD = 1.5
 """A share of the variance beyond this is no share: its activation hardly varies, and its estimate is noise."""
 _NAMED = 8  # layers in a sentence
+_BESIDE = 12  # factors with which two charts fit beside one another
 
 
 class View:
@@ -171,6 +172,11 @@ class View:
         """How many runs the result is joined of; 1 where it is of one run."""
         table = self.groups.get("factors")
         return int(table["factor_set"].to_numpy().max()) if table is not None and "factor_set" in table.coords else 1
+
+    @property
+    def beside(self) -> int:
+        """Charts with an axis of all factors that stand beside one another."""
+        return 2 if len(self.factors) <= _BESIDE else 1
 
     @property
     def of_sets(self) -> tuple[str, ...]:
