@@ -1,0 +1,331 @@
+"""Segments beside the whole network: how factors go together on each channel, unit by unit and layer by layer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import combinations
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+from jaxtyping import Float
+
+from neuronscope.studies.sensitivity.page.view import MEASURES, View, counted, listed, texts
+from neuronscope.views import Axis, Block, Chart, Panel, Section, Series, Table, Text
+
+_COEFFICIENTS = {"spearman": "Spearman's", "pearson": "Pearson's", "kendall": "Kendall's"}
+_SEGMENTS = 6  # segments with matrices of their own
+
+
+def segments_and_whole(view: View) -> Iterator[Block]:
+    """What is told from chance, differences of units, matrices, distances of layers, and all numbers."""
+    table = view.groups.get("whole_network")
+    if table is None:
+        return
+    kind = _COEFFICIENTS[str(table.attrs.get("method", "spearman"))]
+    draws = int(table.attrs["draws"])
+    yield Section(
+        "Segments beside the whole network",
+        f"{kind} correlation between factors across the places of each unit's map, for segments on each channel of the "
+        "images' colours and for the same units in the whole network (original). Shares of the variance are cut to "
+        f"0..1. Intervals and q-values count units ({view.bound}, Benjamini-Yekutieli); tests make {draws} random "
+        "exchanges of units or factors. Maps may have other sizes: each is correlated over its own places.",
+    )
+    yield Text(_findings(view, table))
+    left_out = str(table.attrs.get("left_out", ""))
+    if left_out:
+        yield Text(
+            f"Left out, as maps of fewer than three places have no correlations across places: {left_out}.", tone="note"
+        )
+    yield _apart(view, table)
+    shares = texts(table["share_name"])
+    for number, share in enumerate(shares):
+        yield _matrices(view, table, number, share)
+        yield _differences(view, table, number, share)
+    for number, share in enumerate(shares):
+        if table.sizes["segment"] > 1:
+            yield _distances(view, table, number, share)
+    yield _unit_table(table)
+    yield _layer_table(table)
+    yield _correlation_table(table)
+
+
+def _findings(view: View, table: xr.Dataset) -> str:
+    """What can be told from chance, in sentences."""
+    shares, channels = texts(table["share_name"]), texts(table["channel_name"])
+    q, apart, other = (table[name].to_numpy() for name in ("apart_q", "apart", "apart_mismatched"))
+    told = view.told(q) & (apart < other)
+    known = np.isfinite(q)
+    parts = []
+    for number, channel in enumerate(channels):
+        parts.append(f"{channel} {told[..., number].sum()} of {known[..., number].sum()}")
+    values = listed(MEASURES[name] for name in shares)
+    units = (
+        "Units are surely more like themselves in the whole network than like other units of their layer in "
+        f"{told.sum()} of {known.sum()} comparisons ({values} of each segment and channel): on {listed(parts)}."
+    )
+    own = _pairs_with_whole(table)
+    far = view.told(table["distance_q"].to_numpy()[:, own])
+    diagonal = np.diagonal(far, axis1=2, axis2=3)
+    possible = np.diagonal(np.isfinite(table["distance_q"].to_numpy()[:, own]), axis1=2, axis2=3)
+    layers = (
+        "The mean matrix of a segment surely differs from that of the same units in the whole network in "
+        f"{diagonal.sum()} of {possible.sum()} comparisons."
+    )
+    nothing = (
+        ""
+        if told.any() or diagonal.any()
+        else ("Nothing of this can be told from chance: look at more units, or estimate with more points.")
+    )
+    return f"{units} {layers} {nothing}".strip()
+
+
+def _pairs_with_whole(table: xr.Dataset) -> list[int]:
+    """Places of the pairs of a channel with the whole network."""
+    channels, pairs = texts(table["channel_name"]), texts(table["pair_name"])
+    return [pairs.index(f"{channel} x original") for channel in channels]
+
+
+def _apart(view: View, table: xr.Dataset) -> Panel:
+    """Mean difference of the same units with intervals, and that of different units."""
+    segments, channels = tuple(texts(table["segment_name"])), texts(table["channel_name"])
+    charts = []
+    for number, share in enumerate(texts(table["share_name"])):
+        for k, channel in enumerate(channels):
+            own, low, high, other = (
+                table[f"apart{end}"].to_numpy()[:, number, k] for end in ("", "_low", "_high", "_mismatched")
+            )
+            if np.isfinite(own).any():
+                charts.append(
+                    Chart(
+                        f"{share}-{channel}",
+                        f"{MEASURES[share]}, {channel}",
+                        "line",
+                        (Series("same unit", own, low=low, high=high), Series("other units of the layer", other)),
+                        Axis("segment", ticks=segments),
+                        Axis("mean absolute difference"),
+                    )
+                )
+    return Panel(
+        "segments-apart",
+        "How far a unit's correlations on one channel are from those in the whole network",
+        tuple(charts),
+        columns=min(3, len(channels)),
+        scale="shared",
+        text="Of the correlations of all pairs of factors, mean over pairs and units. Bands: intervals for other units "
+        f"of the same kind ({view.level:.0%}). A unit that is as far from itself as from others has not kept what it "
+        "is.",
+    )
+
+
+def _matrices(view: View, table: xr.Dataset, number: int, share: str) -> Panel:
+    """Mean correlations of each segment and source; what is not told from 0 is hatched."""
+    factors = tuple(texts(table["factor_name"]))
+    mean, q = (table[f"own_{end}"].to_numpy()[:, number] for end in ("mean", "q"))
+    shown = np.where(view.told(q) | np.eye(len(factors), dtype=bool), mean, np.nan)
+    charts = tuple(
+        _square(f"{segment}, {source}", shown[place, k], factors, "factor", ("correlation", -1.0, 1.0))
+        for place, segment in _shown(table)
+        for k, source in enumerate(texts(table["source_name"]))
+        if np.isfinite(mean[place, k]).any()
+    )
+    return Panel(
+        f"segments-correlations-{share}",
+        f"{MEASURES[share]}: correlations across the places of each unit, mean over units",
+        charts,
+        columns=2,
+        scale="shared",
+        text=f"Hatched: not told from 0 ({view.bound}). {_left_out(table)}".strip(),
+    )
+
+
+def _differences(view: View, table: xr.Dataset, number: int, share: str) -> Panel:
+    """Mean absolute difference of each entry."""
+    del view  # differences are sizes: whether they are more than chance is in the chart above and in the table
+    factors = tuple(texts(table["factor_name"]))
+    mean = table["difference_mean"].to_numpy()[:, number]
+    top = float(np.nanmax(mean)) if np.isfinite(mean).any() else 1.0
+    charts = tuple(
+        _square(f"{segment}, {channel}", mean[place, k], factors, "factor", ("absolute difference", 0.0, top))
+        for place, segment in _shown(table)
+        for k, channel in enumerate(texts(table["channel_name"]))
+        if np.isfinite(mean[place, k]).any()
+    )
+    return Panel(
+        f"segments-differences-{share}",
+        f"{MEASURES[share]}: absolute difference to the same units in the whole network, mean over units",
+        charts,
+        columns=2,
+        scale="shared",
+        text=_left_out(table),
+    )
+
+
+def _distances(view: View, table: xr.Dataset, number: int, share: str) -> Panel:
+    """Segments by segments, for each pair of sources: distances and correlations that chance does not make."""
+    segments, pairs = tuple(texts(table["segment_name"])), texts(table["pair_name"])
+    same = np.eye(len(segments), dtype=bool)
+    charts = []
+    for k, pair in enumerate(pairs):
+        one, _, other = pair.partition(" x ")
+        itself = same & (one == other)
+        for name, title, low, high in (
+            ("distance", "absolute difference", 0.0, 1.0),
+            ("alike", "Spearman's correlation", -1.0, 1.0),
+        ):
+            values, q = (table[part].to_numpy()[number, k] for part in (name, f"{name}_q"))
+            cells = np.where(view.told(q) | itself, values, np.nan)
+            chart = _square(f"{pair}, {title}", cells, segments, "segment", (title, low, high))
+            charts.append(Chart(**{**vars(chart), "y": Axis(f"segment, {one}", ticks=segments),
+                                   "x": Axis(f"segment, {other}", ticks=segments)}))  # fmt: skip
+    return Panel(
+        f"segments-distances-{share}",
+        f"{MEASURES[share]}: how alike the mean matrices of two layers are",
+        tuple(charts),
+        columns=2,
+        text=f"Hatched: no more than between groups made at random, or than with factors in random order ({view.bound} "
+        "over all pairs of layers, sources and shares). Pairs with the whole network are over the upper triangle with "
+        "its diagonal of ones, which makes them more alike; all others without, as published.",
+    )
+
+
+def _shown(table: xr.Dataset) -> list[tuple[int, str]]:
+    """Segments with matrices of their own, evenly from the first to the last."""
+    names = texts(table["segment_name"])
+    if len(names) <= _SEGMENTS:
+        return list(enumerate(names))
+    places = np.unique(np.linspace(0, len(names) - 1, _SEGMENTS).round().astype(int))
+    return [(int(place), names[place]) for place in places]
+
+
+def _left_out(table: xr.Dataset) -> str:
+    shown, every = len(_shown(table)), table.sizes["segment"]
+    return f"{shown} of {counted(every, 'segment')}; the tables have all." if shown < every else ""
+
+
+def _square(
+    title: str,
+    cells: Float[np.ndarray, "r c"],
+    ticks: Sequence[str],
+    what: str,
+    value: tuple[str, float, float],
+) -> Chart:
+    label, low, high = value
+    return Chart(
+        title,
+        title,
+        "heatmap",
+        # Adding 0 makes a plain 0 of what rounds to nothing from below.
+        (Series(title, cells.round(2) + 0.0),),
+        Axis(what, ticks=tuple(ticks)),
+        Axis(what, ticks=tuple(ticks)),
+        value=Axis(label, limits=(low, high)),
+        annotate=True,
+        diverging=low < 0,
+    )
+
+
+def _unit_table(table: xr.Dataset) -> Table:
+    names = {"difference": "apart", "low": "apart_low", "high": "apart_high", "other units": "apart_mismatched",
+             "p": "apart_p", "q": "apart_q"}  # fmt: skip
+    values = {column: table[name].to_numpy() for column, name in names.items()}
+    segments, shares, channels = (texts(table[f"{axis}_name"]) for axis in ("segment", "share", "channel"))
+    units, places = table["units"].to_numpy(), table["places"].to_numpy()
+    rows = [
+        {
+            "segment": segments[place],
+            "module": texts(table["module"])[place],
+            "units": int(units[place]),
+            "places": int(places[place, channels.index(channels[k])]),
+            "places in the network": int(places[place, -1]),
+            "value": shares[number],
+            "channel": channels[k],
+            **{column: float(one[place, number, k]) for column, one in values.items()},
+        }
+        for place, number, k in zip(*np.nonzero(np.isfinite(values["difference"])), strict=True)
+    ]
+    return Table(
+        "segments-apart",
+        "Units on one channel and in the whole network",
+        pd.DataFrame(rows),
+        formats=dict.fromkeys(("difference", "low", "high", "other units"), ".3f"),
+        help={
+            "difference": "mean absolute difference of the correlations between factors, 0 to 2: same unit",
+            "low": "lower end of its interval, for other units of the same kind",
+            "other units": "the same between different units of the layer: what is expected if it is not the unit that "
+            "counts",
+            "p": "that units are closer to themselves than to others, by exchange of units",
+            "q": "Benjamini-Yekutieli over segments, values and channels",
+        },
+    )
+
+
+def _layer_table(table: xr.Dataset) -> Table:
+    names = {"difference": "distance", "by chance": "distance_null", "95 % by chance": "distance_null_high",
+             "q": "distance_q", "spearman": "alike", "spearman q": "alike_q"}  # fmt: skip
+    values = {column: table[name].to_numpy() for column, name in names.items()}
+    segments, shares, pairs = (texts(table[f"{axis}_name"]) for axis in ("segment", "share", "pair"))
+    rows: list[dict[str, object]] = []
+    for number, k, row, column in zip(*np.nonzero(np.isfinite(values["difference"])), strict=True):
+        one, _, other = pairs[k].partition(" x ")
+        if one == other and row >= column:
+            continue
+        rows.append(
+            {
+                "value": shares[number],
+                "segment": segments[row],
+                "source": one,
+                "other segment": segments[column],
+                "other source": other,
+                **{name: float(part[number, k, row, column]) for name, part in values.items()},
+            }
+        )
+    return Table(
+        "segments-distances",
+        "Mean matrices of two layers",
+        pd.DataFrame(rows),
+        formats=dict.fromkeys(("difference", "by chance", "95 % by chance", "spearman"), ".3f"),
+        help={
+            "difference": "mean absolute difference of the entries of the two mean matrices, 0 to 2",
+            "by chance": "its mean between groups of the same units made at random",
+            "q": "that it is no larger than by chance (Benjamini-Yekutieli over all rows)",
+            "spearman": "rank correlation of the entries",
+            "spearman q": "that the patterns go together no more than with factors in random order (likewise)",
+        },
+    )
+
+
+def _correlation_table(table: xr.Dataset) -> Table:
+    factors = texts(table["factor_name"])
+    segments, shares, sources = (texts(table[f"{axis}_name"]) for axis in ("segment", "share", "source"))
+    values = {end: table[f"own_{end}"].to_numpy() for end in ("mean", "deviation", "low", "high", "q")}
+    rows = [
+        {
+            "segment": segments[place],
+            "value": shares[number],
+            "source": sources[k],
+            "factor": factors[g],
+            "other": factors[h],
+            **{
+                ("correlation" if end == "mean" else end): float(one[place, number, k, g, h])
+                for end, one in values.items()
+            },
+        }
+        for place in range(len(segments))
+        for number in range(len(shares))
+        for k in range(len(sources))
+        for g, h in combinations(range(len(factors)), 2)
+        if np.isfinite(values["mean"][place, number, k, g, h])
+    ]
+    return Table(
+        "segments-correlations",
+        "All correlations of segments and of the whole network",
+        pd.DataFrame(rows),
+        formats=dict.fromkeys(("correlation", "deviation", "low", "high"), ".3f"),
+        help={
+            "correlation": "across the places of each unit, mean over units",
+            "deviation": "standard deviation over units",
+            "low": "lower end of the interval of the mean, for other units of the same kind",
+            "q": "Benjamini-Yekutieli over the matrix",
+        },
+    )
