@@ -12,6 +12,7 @@ from neuronscope.studies.sensitivity.page.histograms import histograms
 from neuronscope.studies.sensitivity.page.layers import convergence, factors, layers, pairs
 from neuronscope.studies.sensitivity.page.maps import montages, where
 from neuronscope.studies.sensitivity.page.overview import overview
+from neuronscope.studies.sensitivity.page.segments import segments_and_whole
 from neuronscope.studies.sensitivity.page.strips import strips
 from neuronscope.studies.sensitivity.page.view import View
 from neuronscope.studies.sensitivity.sheets import sheet_gallery
@@ -42,6 +43,7 @@ def sensitivity_page(result: Result) -> Page:
         *histograms(view),
         *correlations(view),
         *discriminants(view),
+        *segments_and_whole(view),
         *classes(view),
         *convergence(view),
         *comparison(view),
