@@ -49,12 +49,19 @@ def _analyse() -> Any:
     return get_command(make_app())
 
 
+def _series() -> Any:
+    from neuronscope.faces.cli.series import make_app
+
+    return get_command(make_app())
+
+
 LATE: dict[str, Callable[[], Any]] = {
     "run": _run,
     "train": _train,
     "analyse": _analyse,
     "doctor": _doctor,
     "paste": _paste,
+    "series": _series,
 }
 """Commands that are made when they are called for."""
 
@@ -109,6 +116,11 @@ def root(
 
 @app.command("run", help="Run a study on a network and images: what its units respond to, are for, detect.")
 def _run_stands_for() -> None:
+    """Never called: `Root` puts the real command in its place."""
+
+
+@app.command("series", help="Do a list of experiments; what is finished is not done again.")
+def _series_stands_for() -> None:
     """Never called: `Root` puts the real command in its place."""
 
 
