@@ -68,7 +68,7 @@ def folder(subject, data, tmp_path_factory):
 
 def masked(subject, data, folder, *, run=RUN, **options):
     """A quick result."""
-    quick = {"maps_from": str(folder), "value": "total", "controls": 8, "resamples": 20, "images": 40, **options}
+    quick = {"maps_from": (str(folder),), "value": "total", "controls": 8, "resamples": 20, "images": 40, **options}
     return run_masking(subject, data, MaskingSpec(**quick), run=run)
 
 
@@ -132,7 +132,7 @@ def test_accuracies_are_those_of_whole_passes(subject, data, folder):
 
 def test_random_masks_of_equal_numbers_are_run_once(subject, data, folder):
     """By rank a random selection serves all factors; the plan tells the passes that follow."""
-    spec = MaskingSpec(maps_from=str(folder), value="total", variables=("hflip", "class"), controls=3, images=10)
+    spec = MaskingSpec(maps_from=(str(folder),), value="total", variables=("hflip", "class"), controls=3, images=10)
     plan = plan_masking(subject, data, spec, run=RUN)
     guided, random = plan.sweeps
     assert guided.replays == 10 * 4 * 2 * 17  # images, inputs, factors, configurations

@@ -87,7 +87,7 @@ def run_demo(out: Path, *, seed: int, quiet: bool, spec: TrainSpec | None = None
     for study in STUDIES.values():
         since = time.perf_counter()
         folder = prepare_folder(out / study.name)
-        folders = {option: str(out / other) for option, other in GUIDED.get(study.name, {}).items()}
+        folders = {option: [str(out / other)] for option, other in GUIDED.get(study.name, {}).items()}
         chosen = SMALLER.get(study.name, {}) | folders
         spec_of = make_spec(study.spec, chosen)
         named = {"data": DATA, "split": "report"} if study.data_of is None else {}

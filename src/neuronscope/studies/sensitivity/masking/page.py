@@ -9,16 +9,16 @@ from math import factorial
 import numpy as np
 import pandas as pd
 import xarray as xr
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 
 from neuronscope.result import Result
+from neuronscope.studies.sensitivity.masking.page_clusters import cluster_blocks
+from neuronscope.studies.sensitivity.masking.page_comparison import comparison_blocks
+from neuronscope.studies.sensitivity.masking.page_overlap import overlap_blocks
 from neuronscope.views import (
     Axis,
     Block,
     Chart,
-    Network,
-    NetworkColumn,
-    NetworkLinks,
     Page,
     Panel,
     Section,
@@ -37,7 +37,6 @@ _VALUES = {
 _KINDS = {"keep": "times sensitivity", "remove": "times 1 - sensitivity"}
 _ACCURACY = Axis("accuracy", limits=(0.0, 1.0))
 _TOGETHER = "together"
-_LEAVES = 40  # of a tree that is drawn
 _FEW_ORDERS = 40  # with fewer no p-value can say much
 
 
@@ -83,6 +82,10 @@ class View:
             place for place in range(1, len(self.names)) if self.variable[place] == variable and self.where[place] == at
         ]
 
+    def own_masks(self) -> list[str]:
+        """The masks that each variable has, in a few words."""
+        return [self.label(place) for place in self.masks(variable=self.variables[0], at=_TOGETHER)]
+
     def random(self, name: str) -> Float[np.ndarray, "j m"]:
         """Of masks beside random ones, by input and mask (without the unmasked network)."""
         return np.asarray(self.groups["against_random"][name].to_numpy())
@@ -103,7 +106,9 @@ def masking_page(result: Result) -> Page:
         *_curves(view),
         *_accuracies(view),
         *_correlations(view),
-        *_clusters(view),
+        *cluster_blocks(view.groups),
+        *overlap_blocks(view.groups, level=view.level, masks=view.own_masks()),
+        *comparison_blocks(view.groups, level=view.level),
         *_tables(view),
     ]
     summary = (
@@ -128,8 +133,9 @@ def _overview(view: View) -> Iterator[Block]:
     draws = int(view.groups["against_random"].attrs["draws"])
     difference, told = view.random("difference"), view.told()
     tried = " input as it is" if len(difference) == 1 else " all inputs"
+    count = int(np.isfinite(difference).sum())
     for name, found in (("worse", told & (difference < 0)), ("better", told & (difference > 0))):
-        note = f"of {difference.size:,} masks on{tried}; q < {view.bound:.2g}, beside {draws} random masks each"
+        note = f"of {count:,} masks on{tried}; q < {view.bound:.2g}, beside {draws} random masks each"
         yield Stat(f"masks {name} than random ones", int(found.sum()), note=note)
     yield from _gaps(view)
     yield Text(
@@ -251,17 +257,21 @@ def _accuracies(view: View) -> Iterator[Block]:
         text=f"Hatched: not told from random masks (q < {view.bound:.2g}, Benjamini-Yekutieli over all masks).",
     )
     if len(view.inputs) > 1:
-        charts = tuple(
-            _heat(
-                name,
-                name,
-                np.hstack([view.accuracy[:, :1], every[:, number]]),
-                Axis("mask", ticks=("none", *ticks)),
-                Axis("input", ticks=tuple(view.inputs)),
+        charts = []
+        for number, name in enumerate(view.variables):
+            combined = np.flatnonzero(np.isfinite(every[:, number, 0]))
+            charts.append(
+                _heat(
+                    name,
+                    name,
+                    np.hstack([view.accuracy[combined, :1], every[combined, number]]),
+                    Axis("mask", ticks=("none", *ticks)),
+                    Axis("input", ticks=tuple(view.inputs[row] for row in combined)),
+                )
             )
-            for number, name in enumerate(view.variables)
+        yield Panel(
+            "accuracy-inputs", "By input, for each factor of the mask", tuple(charts), columns=1, scale="shared"
         )
-        yield Panel("accuracy-inputs", "By input, for each factor of the mask", charts, columns=1, scale="shared")
 
 
 def _heat(name: str, title: str, cells: Float[np.ndarray, "r c"], x: Axis, y: Axis) -> Chart:
@@ -293,7 +303,7 @@ def _correlations(view: View) -> Iterator[Block]:
         value=Axis("correlation", limits=(-1.0, 1.0)),
         annotate=True,
         diverging=True,
-        text="Hatched: one of the two responses is the same under all masks.",
+        text="Hatched: one of the two responses is the same under all masks, or input and mask are of different sets.",
     )
     shape = value.shape
     columns = {name: table[f"correlation_{name}"].to_numpy().ravel() for name in ("low", "high", "p", "q")}
@@ -307,7 +317,7 @@ def _correlations(view: View) -> Iterator[Block]:
                 "correlation": value.ravel(),
                 **columns,
             }
-        ),
+        ).dropna(subset=["correlation"]),
         formats=dict.fromkeys(("correlation", "low", "high"), ".3f"),
         help={
             "low": f"lower {view.level:.0%} limit over images",
@@ -315,97 +325,6 @@ def _correlations(view: View) -> Iterator[Block]:
             "q": "of p, Benjamini-Yekutieli over the table",
         },
         preset="correlation",
-    )
-
-
-def _clusters(view: View) -> Iterator[Block]:
-    """Analysis B: the tree, the distances in its order, and its joins."""
-    table = view.groups.get("clusters")
-    if table is None:
-        return
-    leaves = [
-        f"{variable} on {name}"
-        for name, variable in zip(_texts(table["leaf_input"]), _texts(table["leaf_variable"]), strict=True)
-    ]
-    order, linkage, support = (table[name].to_numpy() for name in ("order", "linkage", "support"))
-    yield Section(
-        "Which responses resemble each other?",
-        "Average linkage of sqrt(1 - |Spearman's correlation|); a leaf is a factor of masks on an input. Support: the "
-        "share of trees of redrawn images that have the same cluster; joins with little of it may be noise.",
-    )
-    ticks = tuple(leaves[place] for place in order)
-    yield Chart(
-        "distances",
-        "Distances of responses, in the order of the tree",
-        "heatmap",
-        (Series("distance", table["distance"].to_numpy()[np.ix_(order, order)]),),
-        Axis("response", ticks=ticks),
-        Axis("response", ticks=ticks),
-        value=Axis("distance", limits=(0.0, 1.0)),
-    )
-    if len(leaves) <= _LEAVES:
-        yield _tree(leaves, linkage, support)
-    members = _members(linkage, leaves)
-    yield Table(
-        "joins",
-        "Joins of the tree",
-        pd.DataFrame(
-            {
-                "height": linkage[:, 2],
-                "responses": linkage[:, 3].astype(int),
-                "support": support,
-                "one factor": [len({name.split(" on ")[0] for name in own}) == 1 for own in members],
-                "members": ["; ".join(own) for own in members],
-            }
-        ),
-        formats={"height": ".3f", "support": ".2f"},
-        help={
-            "height": "distance at which the parts join, 0 to 1",
-            "support": "share of trees of redrawn images",
-            "one factor": "whether all members have the same factor of the mask",
-        },
-        preset="height",
-    )
-
-
-def _members(linkage: Float[np.ndarray, "m 4"], leaves: list[str]) -> list[list[str]]:
-    below: list[list[str]] = [[leaf] for leaf in leaves]
-    for left, right in linkage[:, :2].astype(int):
-        below.append([*below[left], *below[right]])
-    return below[len(leaves) :]
-
-
-def _tree(leaves: list[str], linkage: Float[np.ndarray, "m 4"], support: Float[np.ndarray, "m"]) -> Network:
-    """The tree from its root on the left; joins are named by their support, and have their height as value."""
-    count = len(leaves)
-    columns: list[list[int]] = [[count + len(linkage) - 1]]
-    links: list[NetworkLinks] = []
-    while any(node >= count for node in columns[-1]):
-        parts = [
-            (place, int(one))
-            for place, node in enumerate(columns[-1])
-            if node >= count
-            for one in linkage[node - count, :2]
-        ]
-        start: Int[np.ndarray, "_"] = np.array([place for place, _ in parts], dtype=np.int64)
-        links.append(NetworkLinks(start, np.arange(len(parts)), np.ones(len(parts))))
-        columns.append([one for _, one in parts])
-    return Network(
-        "tree",
-        "Tree of responses",
-        tuple(
-            NetworkColumn(
-                f"join {depth + 1}",
-                tuple(leaves[node] if node < count else f"{support[node - count]:.0%}" for node in nodes),
-                np.array([np.nan if node < count else min(float(linkage[node - count, 2]), 1.0) for node in nodes]),
-            )
-            for depth, nodes in enumerate(columns)
-        ),
-        tuple(links),
-        text="From all responses on the left to single ones. Of each join its support, and below it its height.",
-        value=Axis("height"),
-        weight=Axis("part of"),
-        form="tree",
     )
 
 
@@ -428,7 +347,7 @@ def _tables(view: View) -> Iterator[Block]:
     yield Table(
         "accuracy",
         "Accuracy of every input under every mask",
-        pd.DataFrame(columns),
+        pd.DataFrame(columns).dropna(subset=["top-1"]),
         formats=formats,
         help={"top-1 low": f"lower {view.level:.0%} limit over images", "at": "masked layer, or all together"},
     )
@@ -460,7 +379,7 @@ def _tables(view: View) -> Iterator[Block]:
                 **found,
                 "told": view.told().ravel(),
             }
-        ),
+        ).dropna(subset=["random"]),
         formats=dict.fromkeys([name for name in found if name not in ("p", "q")], ".3f"),
         help={
             "difference": "top-1 accuracy minus the mean of random masks",

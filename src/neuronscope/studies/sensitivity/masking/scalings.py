@@ -9,7 +9,7 @@ from jaxtyping import Int
 
 from neuronscope.maths.guide_masks import Configuration, Guide, ScaleMap, Selection, configurations, shuffled
 from neuronscope.steps.scaled import PredictScaled, Scaling
-from neuronscope.studies.sensitivity.masking.setting import MaskingSetting
+from neuronscope.studies.sensitivity.masking.setting import Combined, MaskingSetting
 
 TOGETHER = "together"
 """Name of all layers in one pass."""
@@ -58,13 +58,13 @@ def places(setting: MaskingSetting) -> dict[str, tuple[str, ...]]:
     return {TOGETHER: names, **alone}
 
 
-def guided_items(setting: MaskingSetting) -> tuple[Item, ...]:
+def guided_items(setting: MaskingSetting, of: Combined) -> tuple[Item, ...]:
     """Place by place, variable by variable, the configurations in the original's order."""
     own = configurations(setting.spec.scales, setting.spec.quantiles)
-    return tuple(Item(at, variable, one) for at in places(setting) for variable in setting.variables for one in own)
+    return tuple(Item(at, variable, one) for at in places(setting) for variable in of.variables for one in own)
 
 
-def guided_scalings(setting: MaskingSetting) -> tuple[Scaling, ...]:
+def guided_scalings(setting: MaskingSetting, of: Combined) -> tuple[Scaling, ...]:
     """Of each item, in its order."""
     where = places(setting)
     return tuple(
@@ -75,21 +75,21 @@ def guided_scalings(setting: MaskingSetting) -> tuple[Scaling, ...]:
                 for layer in where[item.at]
             },
         )
-        for item in guided_items(setting)
+        for item in guided_items(setting, of)
     )
 
 
-def control_scalings(setting: MaskingSetting) -> Controls:
+def control_scalings(setting: MaskingSetting, of: Combined) -> Controls:
     """Random masks with the numbers of each guided one.
 
     Where exactly so many elements are scaled, a random mask is the same for all variables. Weights, and elements above
     a quantile, are a variable's own.
     """
-    items, where = guided_items(setting), places(setting)
+    items, where = guided_items(setting, of), places(setting)
     random: dict[tuple[int, str, str], Guide] = {}
     numbers: dict[tuple[int, str, str, Configuration], int] = {}
     scalings: list[Scaling] = []
-    of = np.empty((setting.spec.controls, len(items)), dtype=np.int64)
+    which = np.empty((setting.spec.controls, len(items)), dtype=np.int64)
 
     def guide_of(draw: int, layer: str, variable: str) -> Guide:
         key = (draw, layer, variable)
@@ -101,7 +101,7 @@ def control_scalings(setting: MaskingSetting) -> Controls:
     for draw in range(setting.spec.controls):
         for place, item in enumerate(items):
             shared = isinstance(item.configuration, Selection) and setting.rule == "ranks"
-            variable = setting.variables[0] if shared else item.variable
+            variable = of.variables[0] if shared else item.variable
             key = (draw, item.at, variable, item.configuration)
             if key not in numbers:
                 numbers[key] = len(scalings)
@@ -110,10 +110,12 @@ def control_scalings(setting: MaskingSetting) -> Controls:
                     for layer in where[item.at]
                 }
                 scalings.append(Scaling(f"random={draw}_{Item(item.at, variable, item.configuration).name}", maps))
-            of[draw, place] = numbers[key]
-    return Controls(tuple(scalings), of, len(random))
+            which[draw, place] = numbers[key]
+    return Controls(tuple(scalings), which, len(random))
 
 
 def step_of(setting: MaskingSetting, scalings: tuple[Scaling, ...]) -> PredictScaled:
     """What looks at a batch."""
-    return PredictScaled(setting.layers, scalings, augmented=setting.images, k=setting.spec.top_k)
+    return PredictScaled(
+        setting.layers, scalings, augmented=setting.images, k=setting.spec.top_k, softmaxes=setting.softmaxes
+    )

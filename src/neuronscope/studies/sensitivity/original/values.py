@@ -64,10 +64,7 @@ class Original:
     @cached_property
     def part(self) -> str:
         """What stands for the partitions: both, or the one that the data is of."""
-        if "partition" in self.named:
-            return PART
-        split = re.match(r"[^:]*:(\w+)", self.result.provenance.data)
-        return _PARTS.get(split[1] if split else "", "all")
+        return PART if "partition" in self.named else split_part(self.result.provenance.data)
 
     @cached_property
     def factors(self) -> xr.Dataset:
@@ -127,6 +124,17 @@ class Original:
         """The name of a value file."""
         own = {} if kind == "cs" else {"sets": self.sets}
         return FileName(kind, self.origin, self.part, **own, **more)  # type: ignore[arg-type]
+
+
+def split_part(data: str) -> str:
+    """What the original calls the split that data is of; `all` where it has none.
+
+    Example:
+        >>> split_part("imagenet:val"), split_part("digits")
+        ('valid', 'all')
+    """
+    split = re.match(r"[^:]*:(\w+)", data)
+    return _PARTS.get(split[1] if split else "", "all")
 
 
 def value_files(original: Original) -> Iterator[ValueFile]:
