@@ -157,9 +157,15 @@ def _correlations(layer: LayerValues, *, method: Method, missing: Missing, level
             for name, one in shares.items()
         },
         variation_maps={
-            name: np.take_along_axis(
-                place_correlations(one, layer.variation[name], method=method), own_set[None, :, None], axis=2
-            )[..., 0]
+            name: np.concatenate(
+                [
+                    place_correlations(
+                        one[..., own_set == run], layer.variation[name][..., run : run + 1], method=method
+                    )[..., 0]
+                    for run in np.unique(own_set)
+                ],
+                axis=-1,
+            )
             for name, one in shares.items()
         },
         own={
