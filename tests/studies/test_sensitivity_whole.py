@@ -12,8 +12,12 @@ from scipy import stats
 
 import neuronscope as ns
 from neuronscope.errors import InputError, UnknownName
+from neuronscope.faces.html import render_page
 from neuronscope.result import Provenance, Result
 from neuronscope.studies.sensitivity.analyses.segments import check_whole, pieces_of, segment_groups
+from neuronscope.studies.sensitivity.page.segments import segments_and_whole
+from neuronscope.studies.sensitivity.page.view import View
+from neuronscope.views import Page, Panel, Table, Text
 
 FACTORS = ("hue", "brightness", "class", "image")
 CHANNELS = ("hue", "saturation", "value")
@@ -238,7 +242,7 @@ def test_a_result_that_fits_is_taken():
 @pytest.mark.parametrize(
     ("changes", "given", "error", "message"),
     [
-        ({"study": "masking"}, {}, InputError, "gives a result of the study masking, without maps"),
+        ({"study": "masking"}, {}, InputError, "gives a result of the study masking"),
         ({"subject_fingerprint": "other"}, {}, InputError, "of another network"),
         (
             {},
@@ -257,9 +261,66 @@ def test_what_does_not_fit_is_refused(changes, given, error, message):
         check_whole(whole_result(**changes), **{**GIVEN, **given})
 
 
-def test_a_result_of_segments_is_no_whole_network():
-    """Segments are not compared with segments."""
+def test_results_of_segments_without_maps_or_joined_are_no_whole_network():
+    """Segments are not compared with segments, nor with several networks' worth of factors."""
     result = whole_result()
     result.tree["segments"] = xr.DataTree(planted()[0]["segments"].to_dataset())
     with pytest.raises(InputError, match="gives a result of segments"):
         check_whole(result, **GIVEN)
+    bare = whole_result()
+    del bare.tree["maps"]
+    with pytest.raises(InputError, match="a run without maps of factors"):
+        check_whole(bare, **GIVEN)
+    joined = whole_result()
+    joined.tree["factors"] = xr.DataTree(
+        joined.tree["factors"].to_dataset().assign_coords(factor_set=("factor", np.ones(4, dtype=int)))
+    )
+    with pytest.raises(InputError, match="several runs joined"):
+        check_whole(joined, **GIVEN)
+
+
+def page_of(group):
+    """What the page shows of it."""
+    tree = xr.DataTree.from_dict({"/": xr.Dataset(), "/whole_network": group})
+    return list(segments_and_whole(View(Result(tree, Provenance("sensitivity", {}, (), "x", "", "y", "", 0)))))
+
+
+def test_the_page_says_what_is_told_from_chance(group):
+    """The numbers of comparisons that are sure, by channel; charts and tables of everything, drawn."""
+    blocks = page_of(group)
+    said = next(block.text for block in blocks if isinstance(block, Text))
+    assert "in 4 of 12 comparisons" in said
+    assert "hue 4 of 4, saturation 0 of 4 and value 0 of 4" in said
+    names = {block.name for block in blocks if isinstance(block, Panel | Table)}
+    assert names >= {
+        "segments-apart",
+        "segments-correlations-total",
+        "segments-differences-first",
+        "segments-distances-total",
+        "segments-correlations",
+        "segments-distances",
+    }
+    tables = {block.name: block.frame for block in blocks if isinstance(block, Table)}
+    assert len(tables["segments-apart"]) == 2 * 2 * 3
+    assert len(tables["segments-correlations"]) == 2 * 2 * 4 * 6
+    assert len(tables["segments-distances"]) == 2 * (4 * 1 + 6 * 4)  # one pair of layers alike, four across sources
+    drawn = [block for block in blocks if not isinstance(block, Panel) or block.name == "segments-apart"]
+    assert "Segments beside the whole network" in render_page(Page("Segments", "", tuple(drawn)))
+
+
+def test_cells_that_chance_makes_too_are_hatched(group):
+    """Distances without a small q have no value in the heat map; a layer and itself have."""
+    panel = next(block for block in page_of(group) if getattr(block, "name", "") == "segments-distances-total")
+    chart = next(one for one in panel.charts if one.title == "hue x hue, absolute difference")
+    q = at(group, "distance_q", share="total", pair="hue x hue")
+    assert np.diag(chart.series[0].y).tolist() == [0, 0]
+    assert np.isnan(chart.series[0].y[0, 1]) == (q[0, 1] >= 0.05)
+
+
+def test_nothing_told_and_segments_left_out_are_said():
+    """Where all is chance the page says so, and names what has no maps."""
+    tree, whole = planted(same=())
+    whole["maps/conv2"] = xr.DataTree(whole["maps/conv2"].to_dataset().isel(x=slice(1), y=slice(1)))
+    said = [block.text for block in page_of(found_in((tree, whole))) if isinstance(block, Text)]
+    assert "Nothing of this can be told from chance" in said[0]
+    assert "Left out, as maps of fewer than three places have no correlations across places: two." in said[1]

@@ -98,8 +98,14 @@ def check_whole(
         UnknownName: a layer that it lacks.
     """
     origin, groups = whole.provenance, whole.tree.children
-    if origin.study != "sensitivity" or "segments" in groups or "maps" not in groups:
-        what = "segments" if "segments" in groups else f"the study {origin.study}, without maps of factors"
+    wrong = {
+        f"the study {origin.study}": origin.study != "sensitivity",
+        "segments": "segments" in groups,
+        "a run without maps of factors": "maps" not in groups or "factors" not in groups,
+        "several runs joined": "factors" in groups and "factor_set" in groups["factors"].coords,
+    }
+    what = next((text for text, is_so in wrong.items() if is_so), None)
+    if what is not None:
         message = (
             f"--whole-from gives a result of {what} ({origin.subject}): expected one of the study sensitivity, of the "
             "whole network. Make one with: neuronscope run sensitivity, without --segments"
