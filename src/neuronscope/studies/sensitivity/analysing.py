@@ -12,6 +12,8 @@ from neuronscope.errors import InputError, UnknownName, nearest
 from neuronscope.result import Result
 from neuronscope.run import Run
 from neuronscope.studies.sensitivity.analyses import ANALYSES, analysis_groups, check_discriminants
+from neuronscope.studies.sensitivity.analyses.segments import pieces_of
+from neuronscope.studies.sensitivity.analyses.whole import check_whole_from
 from neuronscope.studies.sensitivity.page import sensitivity_page
 from neuronscope.studies.sensitivity.spec import SensitivitySpec
 
@@ -22,6 +24,7 @@ ANALYSIS_OPTIONS = (
     "repeats",
     "label_permutations",
     "level",
+    "whole_from",
     "shown_units",
     "legacy",
 )
@@ -72,8 +75,11 @@ def analyse_sensitivity(result: Result, spec: SensitivitySpec) -> Result:
         raise InputError(message)
     if "discriminants" in spec.analyses:
         _check_maps(result, folds=spec.folds)
+    if "segments" in spec.analyses:
+        _check_segments(result, spec)
     own = spec_of(result)
     options = {name: getattr(spec, name) for name in ANALYSIS_OPTIONS}
+    options |= {} if "segments" in spec.analyses else {"whole_from": own.whole_from}
     asked = replace(own, **{**options, "legacy": _legacy(own, spec)})
     run = Run(seed=int(origin.circumstances.get("seed", 0)))
     groups: dict[str, xr.Dataset] = analysis_groups(result.tree, asked, run)
@@ -117,6 +123,22 @@ def _check_maps(result: Result, *, folds: int) -> None:
     maps = result.tree["maps"].children.items()
     units = {str(layer): node.sizes["unit"] for layer, node in maps if np.prod(_space(node)) > 1}
     check_discriminants(units, folds=folds)
+
+
+def _check_segments(result: Result, spec: SensitivitySpec) -> None:
+    """Refuse a result of the whole network that the segments cannot be compared with.
+
+    Raises:
+        InputError: with what to change.
+    """
+    groups = result.tree.children
+    pieces = pieces_of(groups["segments"].to_dataset()) if "segments" in groups else ()
+    check_whole_from(
+        spec,
+        fingerprint=result.provenance.subject_fingerprint,
+        factors=groups["factors"].to_dataset(),
+        units={piece.module: piece.units for piece in pieces},
+    )
 
 
 def _space(node: xr.DataTree) -> list[int]:

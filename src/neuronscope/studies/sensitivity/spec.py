@@ -55,7 +55,7 @@ PRESETS: dict[str, tuple[str, ...]] = {
 }
 """Checkpoints of the original, by network."""
 
-Analysis = Literal["correlations", "discriminants", "classes"]
+Analysis = Literal["correlations", "discriminants", "classes", "segments"]
 Estimator = Literal["sobol", "shapley", "contrast", "severity"]
 AuxiliaryFactor = Literal["order", "class", "partition", "image"]
 
@@ -71,6 +71,13 @@ class SensitivitySpec:
             "default: the last of each map size with up to 262,144 activations, and the classifier"
         ),
     ] = ()
+    whole_from: Annotated[
+        str,
+        Field(
+            description="finished sensitivity result of the whole network that the segments' correlations are compared "
+            "with; default: none"
+        ),
+    ] = ""
     show_augmentations: Annotated[
         bool, Field(description="only show each augmentation at its extremes, on a few images, and stop")
     ] = False
@@ -137,7 +144,7 @@ class SensitivitySpec:
         tuple[Analysis, ...],
         Field(
             description="how maps of factors go together, whether a factor can be told by its maps, which classes "
-            "react most; default: none"
+            "react most, how segments differ from the network of whole_from; default: none"
         ),
     ] = ()
     correlation: Annotated[

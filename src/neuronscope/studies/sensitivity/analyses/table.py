@@ -11,6 +11,7 @@ from neuronscope.run import Run
 from neuronscope.studies.sensitivity.analyses.classes import class_groups
 from neuronscope.studies.sensitivity.analyses.correlations import correlation_groups
 from neuronscope.studies.sensitivity.analyses.discriminants import discriminant_groups
+from neuronscope.studies.sensitivity.analyses.whole import whole_groups
 from neuronscope.studies.sensitivity.spec import SensitivitySpec
 
 Analyse = Callable[[xr.DataTree, SensitivitySpec, Run], dict[str, xr.Dataset]]
@@ -43,6 +44,7 @@ ANALYSES: Mapping[str, Analyse] = {
     "correlations": _correlations,
     "discriminants": _discriminants,
     "classes": _classes,
+    "segments": whole_groups,
 }
 """Name, as in `spec.Analysis` -> its groups."""
 
