@@ -10,6 +10,8 @@ gives the logits of the hook-and-full-forward way within 1e-5 of the largest log
 * *full*: the whole network runs with the layer's output replaced.
 
 A cut proves its way on example images before it is used, and falls to the next one where the numbers differ.
+
+Several layers at once, each scaled in many ways, are the business of `replay.stages`.
 """
 
 from neuronscope.replay.cutting import MEMORY, Cut, cut
