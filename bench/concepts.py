@@ -11,7 +11,6 @@ import contextlib
 import functools
 import io
 import itertools
-import resource
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -36,6 +35,7 @@ from neuronscope.maths.signatures import (
     unit_counts,
 )
 from neuronscope.maths.word_search import WordSearchSpec, concept_words, explain_words, unit_words
+from neuronscope.result import peak_memory
 
 COLOURS, OBJECTS, PARTS, SCENES = 11, 400, 224, 468
 SIDE, MAP, QUANTILE = 112, 7, 0.005
@@ -229,7 +229,7 @@ def at_scale(images: int, units: int, side: int, *, full: bool) -> Iterator[meas
         None,
         f"{better} of {units}",
     )
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    peak = peak_memory() / 2**30
     yield measure.Figure(
         f"{images:,} images: GiB at the peak",
         peak,

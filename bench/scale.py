@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import resource
 import statistics
 import subprocess
 import sys
@@ -19,6 +18,7 @@ import _measure as measure
 import neuronscope as ns
 from neuronscope.data.dataset import Data, data_from_arrays
 from neuronscope.maths.streams import Each, Moments, TopK
+from neuronscope.result import peak_memory
 from neuronscope.steps import Observe
 
 SIDE = 64  # pixels, of the images for memory and time
@@ -81,8 +81,7 @@ def _sweep_once(images: int) -> tuple[int, float]:
     start = time.perf_counter()
     ns.sweep(subject, made(images), step, fold, run=run)
     seconds = time.perf_counter() - start
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return (peak if sys.platform == "darwin" else peak * 1024), seconds
+    return peak_memory(), seconds
 
 
 def _observation(subject: ns.Subject) -> tuple[Observe, Each]:

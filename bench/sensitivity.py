@@ -13,7 +13,6 @@ from __future__ import annotations
 import ctypes
 import gc
 import json
-import resource
 import subprocess
 import sys
 import tempfile
@@ -36,6 +35,7 @@ from neuronscope.data.design import Design
 from neuronscope.maths.shapley_effects import ShapleySums
 from neuronscope.maths.sobol import SobolIndices, SobolSums, sobol_indices
 from neuronscope.maths.sobol.design import block_rows
+from neuronscope.result import peak_memory
 from neuronscope.steps import Augmented
 from neuronscope.studies.sensitivity import SensitivitySpec
 from neuronscope.studies.sensitivity.contrast import contrast_fold, contrast_rows
@@ -324,10 +324,7 @@ def peak_of(network: str, points: int) -> int:
     setting = setting_of(network, "set1", points=points)
     rows = rows_of(setting, design_of(setting, 0), 0)
     ns.sweep(setting.subject, rows, setting.step(), reducer_of(setting), run=setting.running(rows))
-    status = Path("/proc/self/status")
-    if status.exists():  # the other way a process is given its parent's peak as well
-        return next(int(line.split()[1]) * 1024 for line in status.read_text().splitlines() if line.startswith("VmHWM"))
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak_memory()
 
 
 def figures(quick: bool) -> Iterator[measure.Figure]:  # noqa: FBT001 called by the harness

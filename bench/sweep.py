@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import resource
 import subprocess
 import sys
 import tempfile
@@ -18,6 +17,7 @@ import neuronscope as ns
 from neuronscope.data.dataset import Batch, data_from_arrays
 from neuronscope.maths.ranks import auroc
 from neuronscope.maths.streams import Each, MapMoments, Moments, StackRows, TopK
+from neuronscope.result import peak_memory
 from neuronscope.steps import Observe
 
 BATCH = 8
@@ -173,8 +173,7 @@ def _sweep_once(images: int) -> int:
     layers = subject.select("conv")
     fold = Each(mean=Moments("mean"), top=TopK("max", 9, where="max_at"))
     ns.sweep(subject, data, Observe(layers, measures=("mean", "max")), fold, run=ns.Run(batch_size=16))
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
+    return peak_memory()
 
 
 def ranks(*, quick: bool) -> Iterator[measure.Figure]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import pickle
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -339,3 +341,12 @@ def test_versions_and_memory_are_there():
     """Versions name the packages that decide numbers; the peak is in bytes."""
     assert {"python", "torch", "numpy", "xarray", "zarr"} <= versions().keys()
     assert peak_memory() > 20 * 2**20
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems tell the peak in one way only")
+def test_the_peak_of_a_process_is_its_own():
+    """What the process that started it held is no part of it: getrusage would hand that down."""
+    held = np.ones(2**28, np.uint8)
+    code = "from neuronscope.result import peak_memory; print(peak_memory())"
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert int(done.stdout) < peak_memory() - held.nbytes // 2

@@ -266,6 +266,11 @@ def versions() -> dict[str, str]:
 
 def peak_memory() -> int:
     """Largest resident size of this process so far, bytes."""
+    status = Path("/proc/self/status")
+    if status.is_file():  # getrusage would give a process the peak of its parent as well
+        for line in status.read_text(encoding="utf-8", errors="replace").splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return int(peak if sys.platform == "darwin" else peak * 1024)
 
