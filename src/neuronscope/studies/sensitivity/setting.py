@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from math import prod
 from typing import Any, get_args
 
@@ -20,11 +20,14 @@ from neuronscope.data.dataset import Data, framed, one_after_other
 from neuronscope.data.design import Design
 from neuronscope.errors import InputError, UnknownName, nearest
 from neuronscope.maths.sobol import check_base
+from neuronscope.models.segmented import SegmentLayer, narrowed
 from neuronscope.models.subject import Subject
 from neuronscope.preprocessing import COLOUR, Preprocess
 from neuronscope.run import Run
 from neuronscope.steps import Augmented
+from neuronscope.studies.sensitivity.analyses.whole import with_comparison_asked
 from neuronscope.studies.sensitivity.factors import Integers, Problem, Switches, make_problem
+from neuronscope.studies.sensitivity.pieces import looked_at, piece_layers, without_answers
 from neuronscope.studies.sensitivity.pool import Pool, halves, make_pool
 from neuronscope.studies.sensitivity.spec import LEGACY, PRESETS, AuxiliaryFactor, SensitivitySpec
 from neuronscope.units import LayerInfo
@@ -51,6 +54,7 @@ class Setting:
         augmentations: chosen, with their ranges.
         problem: the factors of Sobol indices.
         shapley_problem: those of Shapley effects: the same but for deviations.
+        pieces: of segments, what each layer is of.
     """
 
     subject: Subject
@@ -64,6 +68,7 @@ class Setting:
     augmentations: tuple[Augmentation, ...]
     problem: Problem
     shapley_problem: Problem
+    pieces: Mapping[str, SegmentLayer] = field(default_factory=dict)
 
     def has(self, deviation: str) -> bool:
         """Whether a deviation is in force."""
@@ -80,7 +85,7 @@ class Setting:
 
     def block(self, layers: tuple[LayerInfo, ...]) -> Setting:
         """The same for some of the layers, or parts of layers."""
-        return replace(self, layers=layers)
+        return replace(self, layers=layers, subject=narrowed(self.subject, layers))
 
     def step(self, **options: Any) -> Augmented:
         """What looks at a batch of augmented images."""
@@ -110,7 +115,8 @@ def settle(subject: Subject, data: Data, spec: SensitivitySpec, run: Run) -> Set
 
     Raises:
         UnknownName: a deviation, layer, augmentation or parameter that does not exist.
-        InputError: too few images, ranges without values, numbers of points that are no power of two.
+        InputError: too few images, ranges without values, numbers of points that are no power of two, segments that are
+            not the network's.
         DataError: images of the second partition have other classes.
     """
     for name in spec.legacy:
@@ -119,8 +125,10 @@ def settle(subject: Subject, data: Data, spec: SensitivitySpec, run: Run) -> Set
                 f"'{name}' is not a deviation of the sensitivity study.{nearest(name, LEGACY)} All: {', '.join(LEGACY)}"
             )
             raise UnknownName(message)
+    spec = with_comparison_asked(without_answers(spec))
     _check_numbers(spec)
-    layers = chosen_layers(subject, spec)
+    subject, pieces = looked_at(subject, spec)
+    layers = _layers_of(subject, spec)
     chosen = chosen_augmentations(subject.input_shape, spec)
     both, partition = _images(data, spec, run)
     factors = chosen_factors(spec)
@@ -137,7 +145,7 @@ def settle(subject: Subject, data: Data, spec: SensitivitySpec, run: Run) -> Set
         message = "a layer without units cannot be looked at. Name other layers with --layers"
         raise InputError(message)
     return Setting(
-        subject=replace(subject, preprocess=Preprocess(channels=preprocess.channels)),
+        subject=narrowed(replace(subject, preprocess=Preprocess(channels=preprocess.channels)), layers),
         preprocess=preprocess,
         data=framed(both, preprocess),
         partition=partition,
@@ -148,6 +156,7 @@ def settle(subject: Subject, data: Data, spec: SensitivitySpec, run: Run) -> Set
         augmentations=chosen,
         problem=problem,
         shapley_problem=shapley_problem,
+        pieces=pieces,
     )
 
 
@@ -164,11 +173,19 @@ def problems(chosen: Sequence[Augmentation], pool: Pool, spec: SensitivitySpec) 
 
 
 def chosen_layers(subject: Subject, spec: SensitivitySpec) -> tuple[LayerInfo, ...]:
-    """The checkpoints: those named, or the last layer of each map size and the classifier.
+    """The checkpoints: those named, or the last layer of each map size and the classifier; of segments all.
 
     Raises:
         UnknownName: no such layer.
+        InputError: segments that are not the network's.
     """
+    return _layers_of(looked_at(subject, spec)[0], spec)
+
+
+def _layers_of(subject: Subject, spec: SensitivitySpec) -> tuple[LayerInfo, ...]:
+    """As `chosen_layers`, of the network as it is looked at."""
+    if spec.segments:
+        return piece_layers(subject, spec.layers)
     if spec.layers:
         names = [name for given in spec.layers for name in PRESETS.get(given, (given,))]
         return subject.select(*names)

@@ -7,6 +7,8 @@ from typing import Annotated, Literal
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
+from neuronscope.models.hsv import CHANNELS, Channel
+
 LEGACY: dict[str, str] = {
     "image-redrawn": "the image is drawn anew for every row, so that total indices and the shares of class and "
     "partition hold the variance between images, whatever they are asked about",
@@ -26,6 +28,8 @@ LEGACY: dict[str, str] = {
     "clipped-shares": "negative Shapley effects are cut off before effects are divided by their sum",
     "leaking-folds": "discriminants are tested on other maps of the units that they were found from",
     "zero-correlations": "places without a correlation count as 0 in means",
+    "normalised-hsv": "hue, saturation and value of segments are made of images that are normalised already, of which "
+    "they are neither",
     "unclustered": "tests of the contrast treat several draws of one image as independent images",
 }
 """What each named deviation brings back of the program this study comes from."""
@@ -71,6 +75,16 @@ class SensitivitySpec:
             "default: the last of each map size with up to 262,144 activations, and the classifier"
         ),
     ] = ()
+    segments: Annotated[
+        str,
+        Field(
+            description="look at pieces of the network alone, each on one channel of the images' colours: JSON file of "
+            "segments and units, or preset (alexnet, resnet18: the original's); default: the network"
+        ),
+    ] = ""
+    channels: Annotated[
+        tuple[Channel, ...], Field(min_length=1, description="channels of the colours that segments are given")
+    ] = CHANNELS
     whole_from: Annotated[
         str,
         Field(

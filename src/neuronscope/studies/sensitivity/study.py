@@ -25,6 +25,7 @@ from neuronscope.run import Run
 from neuronscope.steps import Augmented
 from neuronscope.studies.blocks import block_title, layer_blocks
 from neuronscope.studies.sensitivity.analyses import analysis_groups, check_discriminants, outputs_group
+from neuronscope.studies.sensitivity.analyses.whole import check_whole_from
 from neuronscope.studies.sensitivity.contrast import LayerContrast, accuracy_of, contrast_of, planned_contrast
 from neuronscope.studies.sensitivity.effects import LayerEffects, planned_shapley, shapley_of
 from neuronscope.studies.sensitivity.indices import LayerIndices, planned_sobol, sobol_of
@@ -34,7 +35,7 @@ from neuronscope.studies.sensitivity.setting import Setting, settle
 from neuronscope.studies.sensitivity.severity import LayerDrift, planned_severity, severity_accuracy, severity_of
 from neuronscope.studies.sensitivity.sheets import sheet_group
 from neuronscope.studies.sensitivity.spec import SensitivitySpec
-from neuronscope.studies.sensitivity.tables import Findings, result_groups
+from neuronscope.studies.sensitivity.tables import Findings, factors_group, result_groups
 from neuronscope.sweep import Plan, PlannedSweep, timed, unfinished
 from neuronscope.units import LayerInfo
 
@@ -64,13 +65,14 @@ def run_sensitivity(
 
     Returns:
         Groups `units` (fingerprint of each unit, with intervals), `layers`, `outputs` (the last layers and classes),
-        `maps/LAYER` (every activation), `convergence`, `factors`, `pool` (the images), `accuracy`, `severity`, `sheet`
-        (pictures of the augmentations), and `comparison` with published values where they are given.
+        `maps/LAYER` (every activation), `convergence`, `factors`, `pool` (the images), `accuracy`, `severity`,
+        `segments` (where units of segments come from), `sheet` (pictures of the augmentations), and `comparison` with
+        published values where they are given.
 
     Raises:
         UnknownName: a layer, augmentation, parameter or deviation that does not exist.
         InputError: ranges without values, numbers of points that no design has, too few images, no labels where class
-            is a factor, or a memory bound too low for even one unit.
+            is a factor, segments that are not the network's, or a memory bound too low for even one unit.
         DataError: files to compare with that are torn, or of another network or other augmentations.
 
     Example:
@@ -86,6 +88,7 @@ def run_sensitivity(
     setting = settle(subject, data, spec or SensitivitySpec(), run or Run())
     check_comparison(setting)
     check_analyses(setting)
+    check_network(setting, subject)
     groups = {"sheet": sheet_group(setting)}
     nonfinite: dict[str, tuple[int, ...]] = {}
     if not setting.spec.show_augmentations:
@@ -94,7 +97,7 @@ def run_sensitivity(
         groups |= result_groups(setting, found, setting.layers)
         groups["outputs"] = outputs_group(setting.classifier, subject.classes)
         groups |= analysis_groups(tree_of(groups), setting.spec, setting.run)
-        nonfinite = nonfinite_units(found)
+        nonfinite = nonfinite_units(setting, found)
     provenance = Provenance(
         study="sensitivity",
         spec=asdict(setting.spec),
@@ -140,6 +143,16 @@ def check_comparison(setting: Setting) -> None:
     """
     if setting.spec.compare_with:
         check_published(Path(setting.spec.compare_with), {layer.name: layer.shape for layer in setting.layers})
+
+
+def check_network(setting: Setting, subject: Subject) -> None:
+    """Refuse a result of the whole network that the segments cannot be compared with.
+
+    Raises:
+        InputError: with what to change.
+    """
+    units = {piece.segment.modules[-1]: piece.units for piece in setting.pieces.values()}
+    check_whole_from(setting.spec, fingerprint=subject.fingerprint, factors=factors_group(setting), units=units)
 
 
 def find(setting: Setting) -> Findings:
@@ -220,7 +233,7 @@ def classifier_whole(
     return setting.layers
 
 
-def nonfinite_units(found: Findings) -> dict[str, tuple[int, ...]]:
+def nonfinite_units(setting: Setting, found: Findings) -> dict[str, tuple[int, ...]]:
     """Units with NaN or infinite activations in a sweep, by layer."""
     listed: dict[str, set[int]] = {}
 
@@ -234,7 +247,12 @@ def nonfinite_units(found: Findings) -> dict[str, tuple[int, ...]]:
         note(other.layer, ~np.isfinite(other.mean))
     for contrast in found.contrast:
         note(contrast.layer, ~np.isfinite(np.stack([own.difference for own in contrast.units])).all(axis=0))
-    return {name: tuple(sorted(units)) for name, units in listed.items() if units}
+    own = {name: piece.units for name, piece in setting.pieces.items()}
+    return {
+        name: tuple(own[name][unit] if own else unit for unit in sorted(units))
+        for name, units in listed.items()
+        if units
+    }
 
 
 def plan_sensitivity(
@@ -244,6 +262,7 @@ def plan_sensitivity(
     setting = settle(subject, data, spec or SensitivitySpec(), run or Run())
     check_comparison(setting)
     check_analyses(setting)
+    check_network(setting, subject)
     if setting.spec.show_augmentations:
         return Plan((), 0.0)
     sweeps: list[PlannedSweep] = []

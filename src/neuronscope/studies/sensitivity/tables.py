@@ -16,6 +16,7 @@ from neuronscope.result import unit_table
 from neuronscope.studies.sensitivity.contrast import Accuracy, LayerContrast, map_qvalues, unit_qvalues
 from neuronscope.studies.sensitivity.effects import LayerEffects, groups_of, players_of
 from neuronscope.studies.sensitivity.indices import LayerIndices, added_up
+from neuronscope.studies.sensitivity.pieces import real_units, segments_group
 from neuronscope.studies.sensitivity.setting import Setting
 from neuronscope.studies.sensitivity.severity import LayerDrift, SeverityAccuracy
 from neuronscope.units import LayerInfo
@@ -52,13 +53,14 @@ def result_groups(setting: Setting, found: Findings, layers: Sequence[LayerInfo]
         "pool": pool_group(setting),
         "accuracy": accuracy_group(setting, found.accuracy),
         "severity": severity_group(setting, found.severity),
+        "segments": segments_group(setting.pieces, layers) if setting.pieces else None,
         **{f"maps/{layer.name}": maps_group(setting, found, layer) for layer in layers},
     }
     return {name: group for name, group in groups.items() if group is not None}
 
 
 def units_group(setting: Setting, found: Findings, layers: Sequence[LayerInfo]) -> xr.Dataset:
-    """One row for each unit: its fingerprint of sensitivities, with intervals."""
+    """One row for each unit: its fingerprint of sensitivities, with intervals; of segments by its own number."""
     variables: dict[str, Variable] = {}
     if found.indices:
         variables |= _index_variables(setting, found.indices)
@@ -69,7 +71,7 @@ def units_group(setting: Setting, found: Findings, layers: Sequence[LayerInfo]) 
     if found.drift:
         variables |= _drift_variables(found.drift)
     names = setting.problem.names
-    return unit_table(
+    table = unit_table(
         {layer.name: layer.units for layer in layers},
         variables,
         factor=names,
@@ -77,6 +79,7 @@ def units_group(setting: Setting, found: Findings, layers: Sequence[LayerInfo]) 
         augmentation=[one.name for one in setting.augmentations],
         strength=[f"{one:g}" for one in setting.spec.severities],
     )
+    return table.assign_coords(index=("unit", real_units(setting.pieces, layers))) if setting.pieces else table
 
 
 def pair_names(names: Sequence[str]) -> list[str]:

@@ -1,0 +1,229 @@
+"""The `sensitivity` study of segments: planted reactions, a network written by hand, portions, and what cannot work."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import neuronscope as ns
+from neuronscope.errors import InputError, UnknownName
+from neuronscope.models.hsv import CHANNELS, hsv
+from neuronscope.models.segments import Segment, write_segments
+from neuronscope.result import open_result
+from neuronscope.studies.sensitivity.setting import chosen_layers, settle
+from neuronscope.studies.sensitivity.spec import SensitivitySpec
+from neuronscope.studies.sensitivity.study import plan_sensitivity, run_sensitivity
+
+SIDE = 12
+QUICK = {"points": 64, "replicates": 4, "permutations": 32, "stop": "never", "factors": ("class", "image")}
+
+
+class Colours(nn.Module):
+    """Two convolutions with a pool, an in-place nonlinearity and a classifier, of fixed weights."""
+
+    def __init__(self) -> None:
+        """Make its parts."""
+        super().__init__()
+        torch.manual_seed(5)
+        self.conv = nn.Conv2d(3, 4, 3, padding=1)
+        self.relu = nn.ReLU(inplace=True)
+        self.pool = nn.MaxPool2d(2)
+        self.late = nn.Conv2d(4, 6, 3)
+        self.head = nn.Linear(6, 2)
+
+    def forward(self, images):
+        """Logits."""
+        return self.head(self.late(self.pool(self.relu(self.conv(images)))).mean((2, 3)))
+
+
+class Twin(nn.Module):
+    """The segments (conv, relu, pool) of units 1 and 3, and (late) of unit 5, on each channel, written out."""
+
+    def __init__(self, network: Colours) -> None:
+        """Take the network's modules; what is passed on by the others is what is looked at."""
+        super().__init__()
+        self.network = network
+        self.first = nn.ModuleDict({channel: nn.Identity() for channel in CHANNELS})
+        self.late = nn.ModuleDict({channel: nn.Identity() for channel in CHANNELS})
+
+    def forward(self, images):
+        """Each channel in three or four copies; logits that nobody asks for."""
+        own = self.network
+        for channel, plane in zip(CHANNELS, hsv(images).split(1, dim=1), strict=True):
+            self.first[channel](own.pool(own.relu(own.conv(plane.repeat(1, 3, 1, 1))))[:, [1, 3]])
+            self.late[channel](own.late(plane.repeat(1, 4, 1, 1))[:, [5]])
+        return images.new_zeros(len(images), 2)
+
+
+def subject_of(module):
+    """A network of small colour images."""
+    return ns.subject_from(module, name="colours", input_shape=(3, SIDE, SIDE), preprocess=ns.Preprocess())
+
+
+@pytest.fixture(scope="module")
+def subject():
+    """That network."""
+    return subject_of(Colours().eval())
+
+
+@pytest.fixture(scope="module")
+def units(tmp_path_factory):
+    """A file of two segments; one unit has reasons."""
+    path = tmp_path_factory.mktemp("segments") / "units.json"
+    reasons = ((3, ("hue", "si", "2")), (3, ("erasing", "shpv", "1")))
+    first = Segment("first", ("conv", "relu", "pool"), (1, 3), reasons=reasons)
+    write_segments(path, [first, Segment("late", ("late",), (5,), "residual")])
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def data():
+    """Colours of all kinds, two classes."""
+    raw = np.random.default_rng(2).integers(0, 256, (40, 3, SIDE, SIDE))
+    return ns.data_from_arrays(
+        torch.from_numpy(raw.astype(np.uint8)), np.arange(40) % 2, name="confetti", classes=("one", "two")
+    )
+
+
+def run_of(subject, data, **options):
+    """A quick run."""
+    run = options.pop("run", ns.Run(threads=1, batch_size=64))
+    return run_sensitivity(subject, data, SensitivitySpec(**{**QUICK, **options}), run=run)
+
+
+@pytest.fixture(scope="module")
+def result(subject, data, units):
+    """Both designs, set 2."""
+    return run_of(subject, data, segments=units, augmentations=("brightness", "hue", "saturation"))
+
+
+def test_the_numbers_are_those_of_a_network_written_by_hand(subject, data, result):
+    """Moments, Sobol indices and Shapley effects of every activation, by the twin and the whole study of networks."""
+    layers = ("first.*", "late.*")
+    twin = run_of(
+        subject_of(Twin(subject.module).eval()),
+        data,
+        layers=layers,
+        estimators=("sobol", "shapley"),
+        augmentations=("brightness", "hue", "saturation"),
+    )
+    for channel in CHANNELS:
+        for layer in (f"first.{channel}", f"late.{channel}"):
+            ours, theirs = (one.tree[f"maps/{layer}"].to_dataset() for one in (result, twin))
+            assert set(ours.data_vars) == set(theirs.data_vars)
+            for name in ours.data_vars:
+                # sums of float32 products in another order; shares are divided by variances that may be small
+                assert np.allclose(ours[name], theirs[name], rtol=1e-3, atol=2e-4, equal_nan=True), (layer, name)
+    ours, theirs = (
+        one.table["first"].to_numpy()[np.argsort(one.table["layer"], kind="stable")] for one in (result, twin)
+    )
+    assert np.allclose(ours, theirs, atol=1e-4, equal_nan=True)
+
+
+def test_units_have_their_own_numbers_and_reasons(result):
+    """The table of units and the group of segments say which unit, segment, channel and module, and why."""
+    table, pieces = result.table, result.tree["segments"].to_dataset()
+    assert table["index"].to_numpy().tolist() == [1, 3] * 3 + [5] * 3
+    assert pieces["index"].to_numpy().tolist() == table["index"].to_numpy().tolist()
+    assert pieces["layer"].to_numpy().tolist() == table["layer"].to_numpy().tolist()
+    assert pieces["channel"].to_numpy().tolist() == [
+        *("hue", "hue", "saturation", "saturation", "value", "value"),
+        *CHANNELS,
+    ]
+    assert pieces["modules"].to_numpy().tolist() == ["conv,relu,pool"] * 6 + ["late"] * 3
+    assert pieces["reasons"].to_numpy().tolist() == ["", "hue si 2; erasing shpv 1"] * 3 + [""] * 3
+
+
+def test_a_result_keeps_what_network_it_is_of(subject, result, tmp_path):
+    """Name and fingerprint are the network's, and everything survives saving."""
+    assert (result.provenance.subject, result.provenance.subject_fingerprint) == (subject.name, subject.fingerprint)
+    assert list(result.provenance.spec["estimators"]) == ["sobol", "shapley"]
+    result.save(tmp_path / "result")
+    opened = open_result(tmp_path / "result")
+    assert opened.tree["segments"].to_dataset()["reasons"].to_numpy().tolist()[1] == "hue si 2; erasing shpv 1"
+
+
+def test_each_channel_sees_what_changes_it_and_nothing_else(tmp_path):
+    """Full colours of one hue, turned: the hue is all of the variance of its channel, and the others never change."""
+    conv = nn.Conv2d(3, 2, 1)
+    with torch.no_grad():
+        conv.weight[:] = torch.tensor([[0.2, 0.5, -0.1], [1.0, -2.0, 0.5]]).view(2, 3, 1, 1)
+    network = subject_of(nn.Sequential(conv, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(2, 2)).eval())
+    write_segments(tmp_path / "units.json", [Segment("pixel", ("0", "1"), (1,))])
+    cyan = torch.tensor([0, 255, 255], dtype=torch.uint8).view(1, 3, 1, 1).repeat(16, 1, SIDE, SIDE)
+    data = ns.data_from_arrays(cyan, np.arange(16) % 2, name="cyan", classes=("one", "two"))
+    found = run_of(network, data, segments=str(tmp_path / "units.json"), augmentations=("hue", "hflip")).table
+    factors = found["factor_name"].to_numpy().tolist()
+    hue, *others = found["total"].to_numpy()
+    assert np.allclose(hue, [float(name == "hue") for name in factors], atol=0.02)
+    assert np.allclose(found["first"].to_numpy()[0], hue, atol=0.02)
+    assert np.allclose(found["shapley"].to_numpy()[0], hue, atol=0.02)
+    assert np.isnan(others).all()
+    # -0.5 is the sum of the unit's weights: the variance of a uniform hue is 1/12
+    assert np.isclose(found["variance"].to_numpy()[0], 0.5**2 / 12, rtol=0.05)
+    assert found["variance"].to_numpy()[1:].tolist() == [0, 0]
+
+
+def test_portions_and_groups_that_fit_make_no_difference(subject, data, units, result):
+    """A memory bound takes layers and units apart, other workers take rows apart: the numbers stay."""
+    spec = {"segments": units, "augmentations": ("brightness", "hue", "saturation")}
+    plan = plan_sensitivity(subject, data, SensitivitySpec(**QUICK, **spec), run=ns.Run(threads=1, batch_size=64))
+    need = max(sweep.state + sweep.working for sweep in plan.sweeps)
+    small = ns.Run(threads=1, batch_size=64, memory=need // 3)
+    assert len(plan_sensitivity(subject, data, SensitivitySpec(**QUICK, **spec), run=small).sweeps) > len(plan.sweeps)
+    parted = run_of(subject, data, run=small, **spec)
+    for name in ("first", "total", "shapley", "mean", "variance"):
+        assert np.allclose(parted.table[name], result.table[name].to_numpy(), atol=1e-5, equal_nan=True), name
+    assert parted.table["index"].to_numpy().tolist() == result.table["index"].to_numpy().tolist()
+
+
+def test_it_goes_on_where_it_was(subject, data, units, result, tmp_path):
+    """A run with checkpoints gives the same bits, also when it is asked for again."""
+    spec = {"segments": units, "augmentations": ("brightness", "hue", "saturation")}
+    run = ns.Run(threads=1, batch_size=64, checkpoint=tmp_path / "checkpoint")
+    for _ in range(2):
+        assert run_of(subject, data, run=run, **spec).tree.identical(result.tree)
+
+
+def test_layers_and_channels_can_be_chosen(subject, data, units):
+    """By name or glob, and by channel; only what was chosen is in the result."""
+    names = [layer.name for layer in chosen_layers(subject, SensitivitySpec(segments=units))]
+    assert names == [f"{segment}.{channel}" for segment in ("first", "late") for channel in CHANNELS]
+    found = run_of(subject, data, segments=units, channels=("value",), layers=("first.*",), points=16, permutations=8)
+    assert found.tree["layers"].to_dataset()["layer_name"].to_numpy().tolist() == ["first.value"]
+    assert found.tree["segments"].to_dataset().sizes["unit"] == 2
+    setting = settle(subject, data, SensitivitySpec(**QUICK, segments=units, layers=("late.hue",)), ns.Run())
+    assert setting.subject.module.wanted == (("late", "hue"),)
+
+
+def test_the_original_order_is_a_deviation(data, units):
+    """Normalised images give other numbers than pixels do, and say so."""
+    own = replace(subject_of(Colours().eval()), preprocess=ns.Preprocess(mean=(0.5, 0.4, 0.3), std=(0.2, 0.2, 0.3)))
+    small = {"segments": units, "augmentations": ("brightness",), "points": 16, "permutations": 8}
+    pixels, normalised = (run_of(own, data, **small, legacy=legacy) for legacy in ((), ("normalised-hsv",)))
+    assert not np.allclose(pixels.table["mean"], normalised.table["mean"].to_numpy(), rtol=0.1)
+    assert normalised.provenance.legacy == ("normalised-hsv",)
+
+
+def test_what_needs_answers_is_refused(subject, data, units):
+    """Contrast and severity by name; analyses and comparisons that have no network behind them."""
+    for name in ("contrast", "severity"):
+        with pytest.raises(InputError, match=f"'{name}' cannot be had of segments"):
+            run_of(subject, data, segments=units, estimators=("sobol", name))
+
+
+@pytest.mark.parametrize("layer", ["first.hues", "features.0"])
+def test_other_layers_are_refused(subject, data, units, layer):
+    """The answer lists what there is."""
+    with pytest.raises(UnknownName, match=rf"'{layer}' is no layer of the segments.*first\.hue"):
+        run_of(subject, data, segments=units, layers=(layer,))
+
+
+def test_a_file_of_another_network(subject, data):
+    """The preset of a network that this one is not."""
+    with pytest.raises(UnknownName, match=r"segment 'features2': layer 'features.0' is not in colours"):
+        run_of(subject, data, segments="alexnet")
