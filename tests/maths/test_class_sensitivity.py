@@ -12,6 +12,7 @@ from scipy import stats
 
 from neuronscope.errors import InputError
 from neuronscope.maths.class_sensitivity import (
+    draws_needed,
     expected_jaccard,
     jaccard_table,
     sensitivity_decay,
@@ -122,6 +123,25 @@ def test_classes_of_another_network_are_refused():
         jaccard_table(top, [np.array([[[7, 1]]])], classes=5, rng=np.random.default_rng(0))
     with pytest.raises(InputError, match="twice in a set of sensitive"):
         jaccard_table(np.array([[1, 1]]), [np.array([[[2, 1]]])], classes=5, rng=np.random.default_rng(0))
+
+
+def test_one_finding_among_many_can_survive():
+    """With as many draws as are said to be needed, a planted overlap among many tests is told; with fewer it is not."""
+    rng = np.random.default_rng(5)
+    top = sets_of(rng, (8,), classes=60)
+    predicted = [np.tile(top[0], (30, 1, 1)), *(sets_of(rng, (30, 1), classes=60) for _ in range(3))]
+    draws = draws_needed(32)
+    found = jaccard_table(top, predicted, classes=60, draws=draws, rng=rng)
+    assert found.q[0, 0] < 0.05
+    assert jaccard_table(top, predicted, classes=60, draws=draws // 2, rng=rng).q[0, 0] > 0.05
+
+
+def test_random_sets_take_every_class_alike():
+    """The mean overlap of random sets is the chance level, also where most draws have a class twice."""
+    rng = np.random.default_rng(6)
+    predicted = sets_of(rng, (50, 1), classes=6)
+    p = jaccard_table(sets_of(rng, (40,), classes=6), [predicted], classes=6, draws=5000, rng=rng).p
+    assert 0.3 < p.mean() < 0.7
 
 
 def test_shared_classes_are_counted_and_beside_all_sets():

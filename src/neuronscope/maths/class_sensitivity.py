@@ -205,7 +205,7 @@ def jaccard_table(
     """
     for what, sets in (("sensitive", top), *(("predicted", one) for one in predicted)):
         _check(sets, what, classes)
-    random = rng.random((draws, classes)).argsort(axis=1)[:, : top.shape[1]]
+    random = _random_sets(rng, draws, top.shape[1], classes)
     mean, low, high, p = (np.empty((len(predicted), len(top))) for _ in range(4))
     for row, sets in enumerate(predicted):
         of_images = _overlap(top, sets, classes).mean(axis=1)
@@ -217,6 +217,30 @@ def jaccard_table(
         p[row] = (1 + reached) / (1 + draws)
     chance = expected_jaccard(classes, top.shape[1], predicted[0].shape[2]) if predicted else float("nan")
     return JaccardTable(mean, np.maximum(low, 0.0), np.minimum(high, 1.0), p, by_qvalues(p), chance)
+
+
+def draws_needed(tests: int, *, level: float = 0.95) -> int:
+    """How many random sets it takes until a single finding among so many tests can survive the correction.
+
+    The least p-value of `draws` sets is 1 / (draws + 1), and Benjamini and Yekutieli multiply the least of all by the
+    number of tests and the sum of 1/i.
+
+    Example:
+        >>> draws_needed(100)
+        10375
+    """
+    return int(np.ceil(tests * (1 / np.arange(1, tests + 1)).sum() / (1 - level)))
+
+
+def _random_sets(rng: np.random.Generator, draws: int, size: int, classes: int) -> Int[np.ndarray, "m t"]:
+    """Sets of different classes: drawn with replacement, and again where a class is twice."""
+    found = rng.integers(0, classes, size=(draws, size))
+    while True:
+        ordered = np.sort(found, axis=1)
+        twice = np.flatnonzero((ordered[:, 1:] == ordered[:, :-1]).any(axis=1))
+        if len(twice) == 0:
+            return found
+        found[twice] = rng.integers(0, classes, size=(len(twice), size))
 
 
 def _check(sets: np.ndarray, what: str, classes: int) -> None:

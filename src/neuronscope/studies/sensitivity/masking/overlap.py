@@ -13,7 +13,7 @@ import numpy as np
 import xarray as xr
 from jaxtyping import Int
 
-from neuronscope.maths.class_sensitivity import JaccardTable, jaccard_table
+from neuronscope.maths.class_sensitivity import JaccardTable, draws_needed, jaccard_table
 from neuronscope.maths.guide_masks import configurations
 from neuronscope.maths.resampling import by_qvalues
 from neuronscope.studies.sensitivity.masking.answers import Answers, texts
@@ -64,13 +64,13 @@ def _unmasked(
     inputs = setting.every.inputs
     of = {name: own for own in reversed(guided) for name in own.of.inputs}
     predicted = [_first_classes(setting, of[name], name, [0])[0] for name in inputs]
-    tables = [_table(setting, one, predicted, guided, "overlap", str(value)) for value, one in enumerate(top)]
+    draws = draws_needed(top.shape[0] * top.shape[1] * len(inputs), level=setting.spec.level)
+    tables = [_table(setting, one, predicted, guided, draws, "overlap", str(v)) for v, one in enumerate(top)]
     found = _group(
         [{field: getattr(one, field) for field in _FIELDS} for one in tables], ("value", "input", "augmentation")
     )
-    return found.assign_coords(
-        _values(setting), input_name=("input", texts(inputs)), augmentation_name=("augmentation", texts(named))
-    ).assign_attrs(_attrs(setting, top, tables[0].chance))
+    names = {"input_name": ("input", texts(inputs)), "augmentation_name": ("augmentation", texts(named))}
+    return found.assign_coords(_values(setting) | names).assign_attrs(_attrs(setting, top, tables[0].chance))
 
 
 def _masked(
@@ -88,19 +88,20 @@ def _masked(
     if not predicted:
         return None
     rows, chance = [], float("nan")
+    draws = draws_needed(len(top) * len(predicted) * len(own), level=setting.spec.level)
     for value, sets in enumerate(top):
         tables = [
-            _table(setting, sets[named.index(name)][None], own_classes, guided, "overlap masked", str(value), name)
+            _table(setting, sets[named.index(name)][None], own_classes, guided, draws, "self-masked", str(value), name)
             for name, own_classes in predicted.items()
         ]
         rows.append({field: np.stack([getattr(one, field)[:, 0] for one in tables]) for field in _FIELDS})
         chance = tables[0].chance
     found = _group(rows, ("value", "augmentation", "mask"))
-    return found.assign_coords(
-        _values(setting),
-        augmentation_name=("augmentation", texts(list(predicted))),
-        mask_name=("mask", texts([one.name("own") for one in own])),
-    ).assign_attrs(_attrs(setting, top, chance))
+    names = {
+        "augmentation_name": ("augmentation", texts(list(predicted))),
+        "mask_name": ("mask", texts([one.name("own") for one in own])),
+    }
+    return found.assign_coords(_values(setting) | names).assign_attrs(_attrs(setting, top, chance))
 
 
 def _first_classes(
@@ -115,8 +116,9 @@ def _first_classes(
 def _table(
     setting: MaskingSetting,
     top: Int[np.ndarray, "g k"],
-    predicted: Sequence[Int[np.ndarray, "n d k"]],
+    predicted: Sequence[Int[np.ndarray, "n _ s"]],
     guided: Sequence[Answers],
+    draws: int,
     *streams: str,
 ) -> JaccardTable:
     return jaccard_table(
@@ -124,6 +126,7 @@ def _table(
         predicted,
         classes=int(setting.classes.attrs["classes"]),
         labels=guided[0].label,
+        draws=draws,
         rng=setting.run.generator(*streams),
         level=setting.spec.level,
     )

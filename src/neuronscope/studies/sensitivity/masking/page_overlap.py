@@ -37,7 +37,7 @@ def overlap_blocks(groups: Mapping[str, xr.Dataset], *, level: float, masks: Seq
         return
     table = groups["overlap"]
     yield Text(_explained(table))
-    yield _panel(
+    yield from _panel(
         table,
         "overlap",
         "Overlap without masks",
@@ -48,7 +48,7 @@ def overlap_blocks(groups: Mapping[str, xr.Dataset], *, level: float, masks: Seq
     yield _table(table, "overlap", "Overlap of sensitive with predicted classes, without masks", ("input", "sensitive"))
     if "overlap_masked" in groups:
         table = groups["overlap_masked"]
-        yield _panel(
+        yield from _panel(
             table,
             "overlap-masked",
             "Overlap under masks: of the same augmentation are the input, the mask, and the sensitive classes",
@@ -73,9 +73,16 @@ def _explained(table: xr.Dataset) -> str:
     )
 
 
-def _panel(table: xr.Dataset, name: str, title: str, x: Axis, y: Axis, *, level: float) -> Panel:
-    """A heat map for each value; what is not told from chance is hatched."""
+def _panel(table: xr.Dataset, name: str, title: str, x: Axis, y: Axis, *, level: float) -> Iterator[Block]:
+    """A heat map for each value; what is not told from chance is hatched, and where nothing is, none is drawn."""
     told = np.nan_to_num(table["jaccard_q"].to_numpy(), nan=1.0) < 1 - level
+    if not told.any():
+        yield Text(
+            f"{title}: none of {told.size:,} can be told from random classes (q < {1 - level:.2g}, Benjamini-Yekutieli "
+            "over all of them). The table has their intervals.",
+            tone="warning",
+        )
+        return
     cells = table["jaccard"].to_numpy()
     top = float(np.nanmax(cells, initial=0.0)) or 1.0
     charts = tuple(
@@ -92,7 +99,7 @@ def _panel(table: xr.Dataset, name: str, title: str, x: Axis, y: Axis, *, level:
         for place, value in enumerate(texts(table["value_name"]))
     )
     count = int(told.sum())
-    return Panel(
+    yield Panel(
         name,
         title,
         charts,

@@ -46,7 +46,7 @@ def result_groups(
     return groups
 
 
-def responses_of(setting: MaskingSetting, right: Sequence[Float32[np.ndarray, "n i m"]]) -> list[Responses]:
+def responses_of(setting: MaskingSetting, right: Sequence[Float32[np.ndarray, "n _ _"]]) -> list[Responses]:
     """The answers of each set that has an augmentation, under masks of all layers together."""
     found = []
     for of, own in zip(setting.sets, right, strict=True):
@@ -104,7 +104,7 @@ def accuracy_group(setting: MaskingSetting, guided: Sequence[Answers]) -> xr.Dat
 
 def random_group(
     setting: MaskingSetting,
-    right: Sequence[tuple[Combined, Float32[np.ndarray, "n i m"]]],
+    right: Sequence[tuple[Combined, Float32[np.ndarray, "n _ _"]]],
     random: Sequence[Controlled],
 ) -> xr.Dataset:
     """Top-1 accuracy under each mask minus the mean of its random masks, for the inputs that these were tried on."""
@@ -145,7 +145,7 @@ def random_group(
 
 
 def class_group(
-    setting: MaskingSetting, right: Sequence[Float32[np.ndarray, "n i m"]], labels: Int[np.ndarray, "n"]
+    setting: MaskingSetting, right: Sequence[Float32[np.ndarray, "n _ _"]], labels: Int[np.ndarray, "n"]
 ) -> xr.Dataset:
     """Top-1 accuracy of the images of each class that there is."""
     classes, numbers = np.unique(labels, return_inverse=True)
