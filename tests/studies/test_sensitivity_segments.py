@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import h5py
 import numpy as np
 import pytest
 import torch
@@ -14,6 +15,7 @@ from neuronscope.errors import InputError, UnknownName
 from neuronscope.models.hsv import CHANNELS, hsv
 from neuronscope.models.segments import Segment, write_segments
 from neuronscope.result import open_result
+from neuronscope.studies.sensitivity.original import export_sensitivity, read_published
 from neuronscope.studies.sensitivity.setting import chosen_layers, settle
 from neuronscope.studies.sensitivity.spec import SensitivitySpec
 from neuronscope.studies.sensitivity.study import plan_sensitivity, run_sensitivity
@@ -187,6 +189,30 @@ def test_it_goes_on_where_it_was(subject, data, units, result, tmp_path):
     run = ns.Run(threads=1, batch_size=64, checkpoint=tmp_path / "checkpoint")
     for _ in range(2):
         assert run_of(subject, data, run=run, **spec).tree.identical(result.tree)
+
+
+def test_files_of_the_original(subject, data, units, result, tmp_path):
+    """Value files for each channel with the original's checkpoints, read again; a run beside them is as they are."""
+    paths = export_sensitivity(result, tmp_path)
+    names = {path.name for path in paths}
+    end = "confetti_{}selected_single_units_part=all_augnm=brightness+saturation+hue"
+    for kind in ("sitv", "si", "shptv", "shpv"):
+        assert {f"{channel}_{kind}_colours_{end.format('values_')}.hdf5" for channel in CHANNELS} <= names
+    assert f"si_colours_{end.format('activations_params_')}.npz" in names
+    with h5py.File(tmp_path / f"value_si_colours_{end.format('values_')}.hdf5") as content:
+        assert sorted(content) == ["modules_dict.first.2", "modules_dict.late.0"]
+        group = content["modules_dict.first.2"]
+        assert group.attrs["shape"].tolist() == [2, 6, 6]
+        total = result.tree["maps/first.value"].to_dataset()["total"].to_numpy()
+        order = [list(result.table["factor_name"].to_numpy()).index(name) for name in content.attrs["variables"]]
+        assert np.array_equal(
+            group["si+sT"][1], np.moveaxis(total, -1, 0)[order].reshape(len(order), -1), equal_nan=True
+        )
+    assert {file.name.channel for file in read_published(tmp_path)} == set(CHANNELS)
+    spec = {"segments": units, "augmentations": ("brightness", "hue", "saturation"), "channels": ("hue", "value")}
+    compared = run_of(subject, data, compare_with=str(tmp_path), **spec).tree["comparison"].to_dataset()
+    assert {name.partition("_")[0] for name in compared["file_name"].to_numpy()} == {"hue", "value"}
+    assert np.allclose(compared["difference"], 0, atol=1e-5)
 
 
 def test_layers_and_channels_can_be_chosen(subject, data, units):

@@ -29,7 +29,7 @@ from neuronscope.studies.sensitivity.analyses.whole import check_whole_from
 from neuronscope.studies.sensitivity.contrast import LayerContrast, accuracy_of, contrast_of, planned_contrast
 from neuronscope.studies.sensitivity.effects import LayerEffects, planned_shapley, shapley_of
 from neuronscope.studies.sensitivity.indices import LayerIndices, planned_sobol, sobol_of
-from neuronscope.studies.sensitivity.original import check_published, with_comparison
+from neuronscope.studies.sensitivity.original import check_published, segment_checkpoint, with_comparison
 from neuronscope.studies.sensitivity.page import sensitivity_page
 from neuronscope.studies.sensitivity.setting import Setting, settle
 from neuronscope.studies.sensitivity.severity import LayerDrift, planned_severity, severity_accuracy, severity_of
@@ -142,7 +142,11 @@ def check_comparison(setting: Setting) -> None:
         DataError: with what to change.
     """
     if setting.spec.compare_with:
-        check_published(Path(setting.spec.compare_with), {layer.name: layer.shape for layer in setting.layers})
+        names = {
+            name: segment_checkpoint(one.segment.name, len(one.segment.modules)) for name, one in setting.pieces.items()
+        }
+        shapes = {names.get(layer.name, layer.name): layer.shape for layer in setting.layers}
+        check_published(Path(setting.spec.compare_with), shapes)
 
 
 def check_network(setting: Setting, subject: Subject) -> None:

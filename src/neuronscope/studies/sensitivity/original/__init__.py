@@ -24,7 +24,7 @@ from neuronscope.studies.sensitivity.original.comparison import (
 from neuronscope.studies.sensitivity.original.layouts import DATASETS, ValueFile, quantities
 from neuronscope.studies.sensitivity.original.parameters import effects_orders, write_parameters
 from neuronscope.studies.sensitivity.original.published import read_published, write_values
-from neuronscope.studies.sensitivity.original.values import Original, value_files
+from neuronscope.studies.sensitivity.original.values import Original, segment_checkpoint, value_files
 
 __all__ = [
     "ORIGINAL_FIGURES",
@@ -36,6 +36,7 @@ __all__ = [
     "export_sensitivity",
     "quantities",
     "read_published",
+    "segment_checkpoint",
     "with_comparison",
 ]
 
@@ -55,6 +56,8 @@ _DIFFERENCES = {
     "corrected holds q-values, where the original's holds the same p-values again",
     "part": "train+valid: partitions 0 and 1, halves of one data set without other_data; train, valid or all: "
     "partition was no factor, and the data is that split, or has none",
+    "selected_single_units": "hue, saturation and value are of pixels, not of normalised images (of these under "
+    "normalised-hsv); units of a segment are in rising order",
     "variables": "an attribute of the file: what its rows are about, with factors that the original lacks at the end",
     "activations_params": "class is the row of the data, the second data set's after the first's; 32-bit floats; names "
     "of parameters that two augmentations share begin with the augmentation's",
@@ -70,6 +73,8 @@ def export_sensitivity(result: Result, folder: Path) -> list[Path]:
     * `{sitv|si|shptv|shpv}_NET_DATA_values_part=train+valid_augnm=SET.hdf5`.
     * `cs_NET_DATA_values_AUGMENTATION_part=train+valid.hdf5`, and its corrected copy.
     * `{si|shpv|shptv}_NET_DATA_activations_params_part=train+valid_augnm=SET.npz` and `cs_..._params_part=....npz`.
+    * Of segments, the same for each channel: `CHANNEL_{sitv|si|...}_NET_DATA_values_selected_single_units_part=...`,
+      with checkpoints `modules_dict.SEGMENT.LAST`, and `..._activations_params_selected_single_units_part=...`.
     * `manifest.json`.
 
     Data is `imagenet_ILSVRC` for ImageNet. What was not estimated has no file.

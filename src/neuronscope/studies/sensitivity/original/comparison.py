@@ -200,7 +200,12 @@ def _matched(original: Original, path: Path) -> Iterator[tuple[ValueFile, ValueF
 
 def _same_kind(ours: ValueFile, path: Path) -> bool:
     name = file_name(path.name)
-    return name is not None and (name.kind, name.augmentation) == (ours.kind, ours.name.augmentation)
+    own = ours.name
+    return name is not None and (name.kind, name.augmentation, name.channel) == (
+        own.kind,
+        own.augmentation,
+        own.channel,
+    )
 
 
 def _same_variables(original: Original, ours: ValueFile, theirs: ValueFile) -> bool:

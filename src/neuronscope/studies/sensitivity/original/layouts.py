@@ -18,6 +18,7 @@ from jaxtyping import Float
 
 from neuronscope.augment import SETS
 from neuronscope.maths.shapley_effects import original_shares
+from neuronscope.models.hsv import CHANNELS
 
 Kind = Literal["sitv", "si", "shptv", "shpv", "cs"]
 """Mean and variance over the rows of the Sobol design, Sobol indices, mean and variance over independent draws, Shapley
@@ -58,8 +59,12 @@ BOUNDARIES: dict[str, tuple[int, ...]] = {
 CORRECTED = "_fdr-by-corrected."
 """What the name of a corrected copy has before `.hdf5`; the second dot is the original's."""
 
+SEGMENTS = "selected_single_units"
+"""What names of files of segments have in them."""
+
 _NAME = re.compile(
-    rf"(?P<kind>{'|'.join(get_args(Kind))})_(?P<origin>.+)_values_(?:(?P<augmentation>.+)_)?"
+    rf"(?:(?P<channel>{'|'.join(CHANNELS)})_)?(?P<kind>{'|'.join(get_args(Kind))})_(?P<origin>.+)_values_"
+    rf"(?:{SEGMENTS}_(?:TEST_)?)?(?:(?P<augmentation>.+)_)?"
     rf"part=(?P<part>[^_]+?)(?:_augnm=(?P<sets>.+?))?(?P<corrected>{re.escape(CORRECTED)})?\.hdf5"
 )
 
@@ -77,6 +82,7 @@ class FileName:
         augmentation: of the contrast; empty for other kinds.
         sets: number or name of the set of augmentations; empty for the contrast.
         corrected: whether p-values are meant to be corrected for their number.
+        channel: of the colours that segments were given; empty for whole networks.
     """
 
     kind: Kind
@@ -85,6 +91,7 @@ class FileName:
     augmentation: str = ""
     sets: str = ""
     corrected: bool = False
+    channel: str = ""
 
     @property
     def text(self) -> str:
@@ -93,11 +100,15 @@ class FileName:
         Example:
             >>> FileName("si", "alexnet_imagenet_ILSVRC", "train+valid", sets="1").text
             'si_alexnet_imagenet_ILSVRC_values_part=train+valid_augnm=1.hdf5'
+            >>> FileName("si", "alexnet_imagenet_ILSVRC", "train+valid", sets="1", channel="hue").text
+            'hue_si_alexnet_imagenet_ILSVRC_values_selected_single_units_part=train+valid_augnm=1.hdf5'
         """
-        middle = f"{self.augmentation}_" if self.augmentation else ""
+        before = f"{self.channel}_" if self.channel else ""
+        middle = f"{SEGMENTS}_" if self.channel else ""
+        middle += f"{self.augmentation}_" if self.augmentation else ""
         end = f"_augnm={self.sets}" if self.sets else ""
         corrected = CORRECTED if self.corrected else ""
-        return f"{self.kind}_{self.origin}_values_{middle}part={self.part}{end}{corrected}.hdf5"
+        return f"{before}{self.kind}_{self.origin}_values_{middle}part={self.part}{end}{corrected}.hdf5"
 
 
 def file_name(text: str) -> FileName | None:
@@ -118,6 +129,7 @@ def file_name(text: str) -> FileName | None:
         augmentation=found["augmentation"] or "",
         sets=found["sets"] or "",
         corrected=found["corrected"] is not None,
+        channel=found["channel"] or "",
     )
 
 

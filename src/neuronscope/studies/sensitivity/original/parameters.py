@@ -23,6 +23,7 @@ from neuronscope.studies.sensitivity.contrast import draws_of
 from neuronscope.studies.sensitivity.effects import effects_design
 from neuronscope.studies.sensitivity.factors import Problem
 from neuronscope.studies.sensitivity.indices import sobol_design, sobol_images
+from neuronscope.studies.sensitivity.original.layouts import SEGMENTS
 from neuronscope.studies.sensitivity.original.values import Original
 from neuronscope.studies.sensitivity.pool import Pool
 from neuronscope.studies.sensitivity.setting import chosen_augmentations, problems
@@ -167,7 +168,8 @@ def write_parameters(original: Original, folder: Path) -> Iterator[Path]:
     rows = Rows(original)
     _ = rows.problems
     folder.mkdir(parents=True, exist_ok=True)
-    end = f"part={original.part}_augnm={original.sets}.npz"
+    middle = f"{SEGMENTS}_" if "segments" in original.result.tree else ""
+    end = f"{middle}part={original.part}_augnm={original.sets}.npz"
     for kind, make in (("si", _sobol), ("shpv", _shapley), ("shptv", _independent)):
         if rows.spec.estimators.count("sobol" if kind == "si" else "shapley"):
             yield _written(folder / f"{kind}_{original.origin}_activations_params_{end}", make(rows))

@@ -114,6 +114,20 @@ class Original:
         return {name: maps[name].to_dataset() for name in names if name in maps}
 
     @cached_property
+    def channels(self) -> dict[str, dict[str, str]]:
+        """Channel of the colours -> checkpoint of the original -> layer; of a whole network one without a name."""
+        if "segments" not in self.result.tree:
+            return {"": {name: name for name in self.layers}}
+        table = self.result.tree["segments"].to_dataset()
+        found: dict[str, dict[str, str]] = {}
+        for layer, segment, channel, modules in zip(
+            *(table[name].to_numpy().tolist() for name in ("layer", "segment", "channel", "modules")), strict=True
+        ):
+            if layer in self.layers:
+                found.setdefault(channel, {})[segment_checkpoint(segment, len(modules.split(",")))] = layer
+        return found
+
+    @cached_property
     def players(self) -> Groups:
         """Rows of the result's raw Shapley effects that belong to each factor, in the result's order."""
         counts = self.factors["players"].to_numpy() if "players" in self.factors else np.ones(len(self.named))
@@ -137,24 +151,40 @@ def split_part(data: str) -> str:
     return _PARTS.get(split[1] if split else "", "all")
 
 
+def segment_checkpoint(segment: str, modules: int) -> str:
+    """What the original calls the output of a segment of so many modules.
+
+    Example:
+        >>> segment_checkpoint("features5", 3)
+        'modules_dict.features5.2'
+    """
+    return f"modules_dict.{segment}.{modules - 1}"
+
+
 def value_files(original: Original) -> Iterator[ValueFile]:
-    """All value files of a result, one at a time."""
+    """All value files of a result, one at a time; of segments those of each channel."""
+    for channel, checkpoints in original.channels.items():
+        yield from _of_channel(original, channel, {name: original.layers[own] for name, own in checkpoints.items()})
+
+
+def _of_channel(original: Original, channel: str, every: dict[str, xr.Dataset]) -> Iterator[ValueFile]:
+    """The value files of some checkpoints."""
     for kind, wanted in (
         ("sitv", ("mean", "variance")),
         ("si", ("first", "total")),
         ("shptv", ("shapley_mean", "shapley_variance")),
         ("shpv", ("shapley_raw", "shapley_mean")),
     ):
-        layers = {name: maps for name, maps in original.layers.items() if all(one in maps for one in wanted)}
+        layers = {name: maps for name, maps in every.items() if all(one in maps for one in wanted)}
         if layers:
-            yield _file(original, kind, layers)  # type: ignore[arg-type]
-    contrasted = {name: maps for name, maps in original.layers.items() if "contrast" in maps}
+            yield _file(original, kind, layers, channel)  # type: ignore[arg-type]
+    contrasted = {name: maps for name, maps in every.items() if "contrast" in maps}
     for augmentation in original.augmentations if contrasted else ():
         for corrected in (False, True):
             yield _contrast(original, augmentation, contrasted, corrected=corrected)
 
 
-def _file(original: Original, kind: Kind, layers: dict[str, xr.Dataset]) -> ValueFile:
+def _file(original: Original, kind: Kind, layers: dict[str, xr.Dataset], channel: str) -> ValueFile:
     make = {"sitv": _moments, "si": _indices, "shptv": _shapley_moments, "shpv": _effects}[kind]
     indexed = kind in ("si", "shpv")
     players = _players_of(original) if kind == "shpv" else ()
@@ -163,7 +193,7 @@ def _file(original: Original, kind: Kind, layers: dict[str, xr.Dataset]) -> Valu
     if kind == "shpv":
         notes["groups"] = np.array([0, *(rows[-1] + 1 for rows in players)])
     return ValueFile(
-        name=original.file_name(kind),
+        name=original.file_name(kind, channel=channel),
         variables=original.variables if indexed else (),
         players=players,
         checkpoints={name: Checkpoint(shape_of(maps), make(original, maps)) for name, maps in layers.items()},
