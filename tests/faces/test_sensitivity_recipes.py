@@ -8,12 +8,13 @@ import pytest
 
 from neuronscope.faces.cli.recipes import read_recipe
 from neuronscope.faces.cli.run import study_options
+from neuronscope.models.segments import SEGMENTS, read_segments
 from neuronscope.studies import STUDIES
 from neuronscope.studies.sensitivity import LEGACY, SensitivitySpec
 from neuronscope.studies.sensitivity.spec import PRESETS
 
 FOLDER = Path(__file__).parents[2] / "recipes" / "sensitivity"
-RECIPES = sorted(FOLDER.glob("*.toml"))
+RECIPES = sorted(path for path in FOLDER.glob("*.toml") if "[[steps]]" not in path.read_text(encoding="utf-8"))
 GROUPS, SCALARS = {"set1": 8, "set2": 10}, {"set1": 15, "set2": 20}
 
 
@@ -24,11 +25,12 @@ def spec_of(path):
 
 
 def test_all_are_there():
-    """Both sets of the published design for each network, the contrast, the test cases, the acceptance runs."""
+    """Both sets of the published designs for each network, the contrast, the test cases, the acceptance runs."""
     assert {path.stem for path in RECIPES} == {
         *(f"series1-{network}-set{number}" for network in PRESETS for number in (1, 2)),
         *(f"series1-contrast-{part}" for part in ("train", "valid")),
-        *(f"{name}-set{number}" for name in ("test-1x", "squeezenet-imagenet44") for number in (1, 2)),
+        *(f"series3-{network}-set{number}" for network in SEGMENTS for number in (1, 2)),
+        *(f"{name}-set{number}" for name in ("test-1x", "test-2x", "squeezenet-imagenet44") for number in (1, 2)),
         *("acceptance-table11.1", "acceptance-shares11.2"),
     }
 
@@ -44,7 +46,7 @@ def test_a_recipe_is_read(path):
     assert any("--plan" in line for line in lines if line.startswith("#"))
 
 
-@pytest.mark.parametrize("path", [one for one in RECIPES if one.stem.startswith(("series1-", "test-"))], ids=str)
+@pytest.mark.parametrize("path", [one for one in RECIPES if one.stem.startswith(("series", "test-"))], ids=str)
 def test_the_rows_promised_are_asked_for(path):
     """Numbers of evaluations in the comments are those of the design."""
     _, spec = spec_of(path)
@@ -71,6 +73,32 @@ def test_the_published_sizes(network):
         assert spec.augmentations == (f"set{number}",)
         assert spec.layers == (network,)
         assert settings["model"]["model"] == f"torchvision:{network}"
-        # nearest-rotation is part of eight-bit; the others are of analyses, which these recipes do not ask for
-        assert set(LEGACY) - set(spec.legacy) == {"nearest-rotation", "leaking-folds", "zero-correlations"}
+        # nearest-rotation is part of eight-bit; the others are of analyses and segments, which these do not ask for
+        assert set(LEGACY) - set(spec.legacy) == {
+            *("nearest-rotation", "leaking-folds", "zero-correlations", "normalised-hsv")
+        }
         assert spec.analyses == ()
+
+
+@pytest.mark.parametrize("network", SEGMENTS)
+def test_the_published_segments(network):
+    """Base points, permutations, draws and deviations of series 3; all channels; the same seeds and images as series 1."""
+    for number in (1, 2):
+        settings, spec = spec_of(FOLDER / f"series3-{network}-set{number}.toml")
+        first, whole = spec_of(FOLDER / f"series1-{network}-set{number}.toml")
+        assert (spec.points, spec.permutations, spec.outer, spec.inner) == (8192, 128, 8, 8)
+        assert spec.channels == ("hue", "saturation", "value")
+        assert spec.segments == network
+        assert set(spec.legacy) == {*whole.legacy, "normalised-hsv"}
+        assert (settings["model"], settings["data"]) == (first["model"], first["data"])
+
+
+def test_the_units_of_the_test_cases():
+    """Seven units of one segment, in a file that is there from the repository's root."""
+    (segment,) = read_segments(FOLDER / "test_single_units.json")
+    assert segment.modules == ("features.3", "features.4", "features.5")
+    assert segment.units == (7, 12, 31, 36, 108, 156, 191)
+    for number in (1, 2):
+        _, spec = spec_of(FOLDER / f"test-2x-set{number}.toml")
+        assert FOLDER.parents[1] / spec.segments == FOLDER / "test_single_units.json"
+        assert (spec.points, spec.permutations, spec.outer, spec.inner) == (64, 4, 3, 3)

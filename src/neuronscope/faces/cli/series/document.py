@@ -112,11 +112,12 @@ def read_series(path: Path) -> Document:
 def _refusal(path: Path, error: ValidationError) -> InputError:
     """What is wrong with a series, all of it in one message; a key that does not exist comes with the nearest."""
     wrong, unknown = [], False
-    for part in error.errors():
-        keys = [key for key in part["loc"] if not isinstance(key, int)]
+    # A step that is refused also leaves the list of steps too short, which is no mistake of its own.
+    parts = [part for part in error.errors() if part["type"] != "too_short" or part["input"] == []]
+    for part in parts:
         numbers = [key for key in part["loc"] if isinstance(key, int)]
         place = f"step {numbers[0] + 1}" if numbers else "the series"
-        key = str(keys[-1]) if keys else ""
+        key = next((str(key) for key in reversed(part["loc"]) if not isinstance(key, int)), "")
         if part["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
             names = _FIELDS["step" if numbers else "series"]
             wrong.append(f"{place} has an unknown key '{key}'.{nearest(key, names)} All: {', '.join(names)}")
@@ -124,7 +125,7 @@ def _refusal(path: Path, error: ValidationError) -> InputError:
         elif part["type"] in ("missing", "missing_argument"):
             wrong.append(f"{place} has no '{key}', which is expected")
         else:
-            wrong.append(f"'{'.'.join(map(str, keys))}' of {place}: {part['msg']}, got {part['input']!r}")
+            wrong.append(f"'{key}' of {place}: {part['msg']}, got {part['input']!r}")
     message = f"the series {path} cannot be read: {'; '.join(wrong)}"
     return UnknownName(message) if unknown else InputError(message)
 

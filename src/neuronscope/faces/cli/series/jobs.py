@@ -147,7 +147,7 @@ def filled(template: str, values: Mapping[str, str]) -> str:
 
     Example:
         >>> filled("cd {{folder}}", {"folder": "'my runs'"})
-        "cd 'my runs'"
+        "cd 'my runs'\\n"
     """
 
     def value(found: re.Match[str]) -> str:

@@ -153,7 +153,7 @@ def _settled(
     place = f"step '{entry.name}' of the series {path}"
     written = recipes.read_recipe(entry.recipe, options=known, study=study.name)
     own = recipes.checked(entry.tables, options=known, place=place)
-    both = {table: written[table] | own[table] for table in recipes.TABLES}
+    both: recipes.Settings = {table: written[table] | own[table] for table in recipes.TABLES}
     settings = recipes.merge(recipes.moved(both, flags.get("data")), flags, options=SHARED)
     folders = {
         option: _folders(option, [str(before[name].folder) for name in names], known=known)
