@@ -7,8 +7,10 @@ from itertools import combinations
 
 import numpy as np
 import pytest
+import torch
 import xarray as xr
 from scipy import stats
+from torch import nn
 
 import neuronscope as ns
 from neuronscope.errors import InputError, UnknownName
@@ -324,3 +326,115 @@ def test_nothing_told_and_segments_left_out_are_said():
     said = [block.text for block in page_of(found_in((tree, whole))) if isinstance(block, Text)]
     assert "Nothing of this can be told from chance" in said[0]
     assert "Left out, as maps of fewer than three places have no correlations across places: two." in said[1]
+
+
+SIDE = 12
+QUICK = {
+    "augmentations": ("brightness", "hue", "rotation"),
+    "factors": ("class", "image"),
+    "points": 32,
+    "replicates": 4,
+    "permutations": 16,
+    "second_order": "none",
+    "stop": "never",
+}
+
+
+def network_of(seed):
+    """Two convolutions, a pool between them, and a classifier."""
+    torch.manual_seed(seed)
+    module = nn.Sequential(
+        nn.Conv2d(3, 6, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(6, 5, 3), nn.Flatten(), nn.Linear(80, 2)
+    )
+    return ns.subject_from(module.eval(), name="colours", input_shape=(3, SIDE, SIDE), preprocess=ns.Preprocess())
+
+
+@pytest.fixture(scope="module")
+def network():
+    """That network of fixed weights."""
+    return network_of(5)
+
+
+@pytest.fixture(scope="module")
+def images():
+    """Colours of all kinds, two classes."""
+    raw = np.random.default_rng(2).integers(0, 256, (40, 3, SIDE, SIDE)).astype(np.uint8)
+    return ns.data_from_arrays(torch.from_numpy(raw), np.arange(40) % 2, name="confetti", classes=("one", "two"))
+
+
+def quick_run(network, images, **options):
+    """A quick run of Sobol indices and Shapley effects."""
+    spec = ns.SensitivitySpec(**{**QUICK, "estimators": ("sobol", "shapley"), **options})
+    return ns.run_sensitivity(network, images, spec, run=ns.Run(threads=1, batch_size=64))
+
+
+@pytest.fixture(scope="module")
+def whole_run(network, images, tmp_path_factory):
+    """The whole network's result, saved."""
+    folder = tmp_path_factory.mktemp("whole") / "run"
+    quick_run(network, images, layers=("2", "3")).save(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def chosen(whole_run, tmp_path_factory):
+    """The file of units that were chosen from it."""
+    pieces = (ns.Segment("early", ("0", "1", "2")), ns.Segment("late", ("3",)))
+    selection = ns.select_units([ns.open(whole_run)], segments=pieces, values=("total",), top=2)
+    path = tmp_path_factory.mktemp("chosen") / "units.json"
+    ns.write_segments(path, selection.segments)
+    return selection, str(path)
+
+
+@pytest.fixture(scope="module")
+def comparable(whole_run, chosen):
+    """Options of a run of segments that fits the whole network's."""
+    return {**QUICK, "segments": chosen[1], "whole_from": str(whole_run)}
+
+
+def test_chosen_units_are_run_and_compared(network, images, whole_run, chosen):
+    """From a result of the whole network to segments of its units beside it: in the run, and of the finished run."""
+    selection, path = chosen
+    found = quick_run(network, images, segments=path, whole_from=str(whole_run))
+    group = found.tree["whole_network"].to_dataset()
+    assert group["segment_name"].to_numpy().tolist() == [one.name for one in selection.segments] == ["early", "late"]
+    assert group["units"].to_numpy().tolist() == [len(one.units) for one in selection.segments]
+    assert group["places"].to_numpy().tolist() == [[36, 36, 36, 36], [100, 100, 100, 16]]
+    assert group["share_name"].to_numpy().tolist() == ["first", "total", "shapley"]
+    assert found.provenance.spec["analyses"] == ["segments"]
+    full = np.asarray(ns.open(whole_run).tree["maps/2"]["shapley"].to_numpy(), dtype=np.float64).clip(0, 1)
+    units = list(selection.segments[0].units)
+    maps = [full[unit].reshape(36, -1) for unit in units]
+    rho = [stats.spearmanr(own[np.isfinite(own).all(axis=1)]).statistic for own in maps]  # without dead activations
+    original = at(group, "own_mean", segment="early", share="shapley", source="original")
+    assert np.allclose(original, np.nanmean(rho, axis=0), atol=1e-6, equal_nan=True)
+    plain = quick_run(network, images, segments=path)
+    assert "whole_network" not in plain.tree.children
+    after = ns.analyse_sensitivity(plain, ns.SensitivitySpec(analyses=("segments",), whole_from=str(whole_run)))
+    assert after.tree["whole_network"].to_dataset().identical(group)
+    assert any("Segments beside the whole network" in getattr(block, "title", "") for block in after.page().blocks)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"segments": ""}, "there are none: expected a run with --segments"),
+        ({"whole_from": "", "analyses": ("segments",)}, "expected the folder of its result, got none"),
+        ({"augmentations": ("brightness", "hue")}, "'rotation' is"),
+        ({"ranges": ("rotation.angle=-5:5",)}, "'rotation' is angle -10 to 10.* in it, and angle -5 to 5.* here"),
+        ({"factors": ("image",)}, "'class' is there in it, and not there here"),
+    ],
+)
+def test_runs_that_cannot_be_compared_do_not_begin(network, images, comparable, options, message):
+    """What does not fit is said before the work, and in the plan too."""
+    spec = ns.SensitivitySpec(**{**comparable, **options})
+    with pytest.raises(InputError, match=message):
+        ns.run_sensitivity(network, images, spec)
+    with pytest.raises(InputError, match=message):
+        ns.STUDIES["sensitivity"].plan(network, images, spec, run=ns.Run())
+
+
+def test_other_weights_are_another_network(images, whole_run, chosen):
+    """The result must be of the very network."""
+    with pytest.raises(InputError, match="of another network"):
+        quick_run(network_of(6), images, segments=chosen[1], whole_from=str(whole_run))
