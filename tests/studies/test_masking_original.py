@@ -93,7 +93,7 @@ def table_of(result):
 
 
 def test_augmented_input_is_masked_by_its_own_set_only(both, subject, data, folders):
-    """Plain input has the masks of both sets, augmented input those of its own; shared factors have the set's number."""
+    """Plain input has the masks of both sets, augmented input those of its own; shared factors are numbered."""
     found = table_of(both)
     variables = {name.split("iaug=")[1].split("_invert")[0] for _, name in found} - {"original"}
     assert variables == {"grayscaling", "hflip", "order-1", "image-1", "brightness", "order-2", "image-2"}
