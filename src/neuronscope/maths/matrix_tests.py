@@ -191,7 +191,7 @@ def _rank_correlations(x: Float[np.ndarray, "e"], y: Float[np.ndarray, "d e"]) -
     """Spearman's correlation of x with each y over the entries that both have."""
     known = np.isfinite(x) & np.isfinite(y)
     if known.all() and len(x) >= _FEWEST:
-        return spearman(x[:, None], y.T)[0]
+        return np.asarray(spearman(x[:, None], y.T)[0])
     found = np.full(len(y), np.nan)
     for row, there in enumerate(known):
         if there.sum() >= _FEWEST:

@@ -84,8 +84,8 @@ def analyse_sensitivity(result: Result, spec: SensitivitySpec) -> Result:
     run = Run(seed=int(origin.circumstances.get("seed", 0)))
     groups: dict[str, xr.Dataset] = analysis_groups(result.tree, asked, run)
     tree = result.tree.copy()
-    for name, group in groups.items():
-        tree[name] = xr.DataTree(group)
+    for place, group in groups.items():
+        tree[place] = xr.DataTree(group)
     every = tuple(name for name in ANALYSES if name in (*own.analyses, *spec.analyses))
     written: dict[str, Any] = {**origin.spec, **asdict(replace(asked, analyses=every))}
     return Result(tree, replace(origin, spec=written, legacy=asked.legacy), view=sensitivity_page)

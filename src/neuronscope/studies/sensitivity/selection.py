@@ -324,6 +324,7 @@ def _variables(result: Result, value: str, factors: Sequence[str]) -> tuple[list
     original = Original(result)
     names = _texts(result.table["factor_name"])
     renamed = ["permutation" if name == "order" else name for name in names]
+    columns: list[tuple[str, ...]]
     if value != "second":
         columns = [(name,) for name in names]
         said = renamed
@@ -385,13 +386,9 @@ def _segments(reasons: pd.DataFrame, layers: Sequence[str], segments: Sequence[S
         own = reasons[reasons["layer"] == layer]
         if own.empty:
             continue
-        units = tuple(sorted({int(unit) for unit in own["unit"]}))
-        why = tuple(
-            dict.fromkeys(
-                (int(row.unit), (str(row.variable), ORIGINAL_NAMES[str(row.value)], str(row.set)))
-                for row in own.itertuples()
-            )
-        )
+        numbers = own["unit"].to_numpy().astype(int).tolist()
+        words = [(str(row.variable), ORIGINAL_NAMES[str(row.value)], str(row.set)) for row in own.itertuples()]
+        units, why = tuple(sorted(set(numbers))), tuple(dict.fromkeys(zip(numbers, words, strict=True)))
         piece = known.get(layer) or Segment(re.sub(r"[^\w-]+", "-", layer), (layer,), kind="residual")
         found.append(replace(piece, units=units, reasons=why))
     return tuple(found)

@@ -12,10 +12,9 @@ from neuronscope.maths.map_correlations import Missing
 from neuronscope.result import open_result
 from neuronscope.run import Run
 from neuronscope.studies.sensitivity.analyses.segments import check_whole, factor_ranges, segment_groups
-from neuronscope.studies.sensitivity.spec import SensitivitySpec
+from neuronscope.studies.sensitivity.spec import Analysis, SensitivitySpec
 
-_NAME = "segments"
-"""Of the analysis."""
+_NAME: Analysis = "segments"
 
 
 def with_comparison_asked(spec: SensitivitySpec) -> SensitivitySpec:
