@@ -6,6 +6,7 @@ import errno
 import gc
 import os
 import pickletools
+import tracemalloc
 import weakref
 
 import numpy as np
@@ -15,10 +16,32 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from neuronscope import checkpoint as module
-from neuronscope.checkpoint import Checkpoint, Done, ShardState, decode, digest, encode, gather, locked, write_whole
+from neuronscope.checkpoint import (
+    Checkpoint,
+    Done,
+    ShardState,
+    decode,
+    digest,
+    encode,
+    encoded,
+    gather,
+    locked,
+    write_whole,
+)
 from neuronscope.errors import InputError, StorageError
 
-DTYPES = (torch.float64, torch.float32, torch.int64, torch.int32, torch.uint8, torch.bool)
+DTYPES = (
+    torch.float64,
+    torch.float32,
+    torch.float16,
+    torch.bfloat16,
+    torch.int64,
+    torch.int32,
+    torch.int16,
+    torch.int8,
+    torch.uint8,
+    torch.bool,
+)
 
 
 @st.composite
@@ -36,11 +59,16 @@ leaves = tensors() | st.none() | st.booleans() | st.integers(-(2**70), 2**70) | 
 nests = st.recursive(leaves, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3))
 
 
+def bits(tensor):
+    """The memory of a tensor."""
+    return tensor.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
+
+
 def same(one, other):
     """Equal in type, shape, number format and bits."""
     if isinstance(one, torch.Tensor):
         alike = isinstance(other, torch.Tensor) and (one.dtype, one.shape) == (other.dtype, other.shape)
-        return alike and one.contiguous().numpy().tobytes() == other.numpy().tobytes()
+        return alike and bits(one) == bits(other)
     if isinstance(one, dict):
         return list(one) == list(other) and all(same(one[name], other[name]) for name in one)
     if isinstance(one, list):
@@ -90,6 +118,19 @@ def test_tensors_that_share_memory_come_back_apart():
     whole = torch.arange(6.0)
     value = {"a": whole, "b": whole, "c": whole[2:4], "d": whole.view(2, 3).t(), "e": torch.empty(0)}
     assert same(decode(encode(value)), value)
+
+
+def test_a_state_is_written_without_a_copy_of_it(tmp_path):
+    """What is put in front of the numbers, and their way to the file, take no memory of their size."""
+    state = {"sum": torch.ones(2**22), "rows": [torch.ones(2**10, 2**10)], "alike": torch.ones(8)[2:4]}
+    tracemalloc.start()
+    try:
+        write_whole(tmp_path / "state", *encoded(state))
+        most = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert most < 2**20
+    assert same(decode((tmp_path / "state").read_bytes()), state)
 
 
 def test_what_was_written_is_let_go():

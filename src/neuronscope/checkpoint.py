@@ -28,7 +28,7 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load, save
+from safetensors.torch import load
 from torch import nn
 
 from neuronscope.errors import InputError, StorageError
@@ -38,6 +38,20 @@ LOGGER = logging.getLogger("neuronscope")
 
 _MAGIC = b"NSCOPE01"
 _DIGEST = 32
+_FORMATS = {
+    torch.float64: "F64",
+    torch.float32: "F32",
+    torch.float16: "F16",
+    torch.bfloat16: "BF16",
+    torch.int64: "I64",
+    torch.int32: "I32",
+    torch.int16: "I16",
+    torch.int8: "I8",
+    torch.uint8: "U8",
+    torch.bool: "BOOL",
+}
+"""What safetensors calls the number formats of states."""
+
 _LEAST_PAUSE = 30.0  # seconds between two writes of one checkpoint
 _SHARE = 20.0  # and at least so many times as long as the last write took
 _LOCK = ".lock"
@@ -211,11 +225,11 @@ def encode(value: object) -> bytes:
     return b"".join(encoded(value))
 
 
-def encoded(value: object) -> tuple[bytes, ...]:
-    """The same in pieces: a state of gigabytes is copied once, not once more for every piece that is put before it."""
+def encoded(value: object) -> tuple[bytes | memoryview, ...]:
+    """The same in pieces, which look into the tensors: a state of gigabytes goes to a file without a copy of it."""
     tensors: dict[str, torch.Tensor] = {}
     plan = json.dumps(_outline(value, tensors)).encode()
-    pieces = (len(plan).to_bytes(8, "little"), plan, save(tensors))
+    pieces = (len(plan).to_bytes(8, "little"), plan, *_safetensors(tensors))
     digest = hashlib.sha256()
     for piece in pieces:
         digest.update(piece)
@@ -229,18 +243,26 @@ def _outline(part: object, tensors: dict[str, torch.Tensor]) -> object:
     Python looks for circles.
     """
     if isinstance(part, torch.Tensor):
-        name, own = str(len(tensors)), part.detach().cpu().contiguous()
-        # safetensors takes no two tensors that share memory
-        alone = own.untyped_storage().nbytes() == own.nbytes and own.data_ptr() not in {
-            other.data_ptr() for other in tensors.values()
-        }
-        tensors[name] = own if alone else own.clone()
+        name = str(len(tensors))
+        tensors[name] = part.detach().cpu().contiguous()
         return {"tensor": name}
     if isinstance(part, dict):
         return {"dict": {str(key): _outline(inner, tensors) for key, inner in part.items()}}
     if isinstance(part, list | tuple):
         return {"list": [_outline(inner, tensors) for inner in part]}
     return {"value": part}
+
+
+def _safetensors(tensors: Mapping[str, torch.Tensor]) -> tuple[bytes | memoryview, ...]:
+    """Tensors in the format of safetensors, whose own writer copies them: an outline, then the numbers themselves."""
+    outline, end = {}, 0
+    for name, tensor in tensors.items():
+        start, end = end, end + tensor.nbytes
+        outline[name] = {"dtype": _FORMATS[tensor.dtype], "shape": list(tensor.shape), "data_offsets": [start, end]}
+    head = json.dumps(outline).encode()
+    head += b" " * (-len(head) % 8)
+    numbers = (memoryview(tensor.reshape(-1).view(torch.uint8).numpy()) for tensor in tensors.values())
+    return (len(head).to_bytes(8, "little"), head, *numbers)
 
 
 def decode(data: bytes) -> Any:
@@ -277,7 +299,7 @@ def _filled(part: Any, tensors: dict[str, torch.Tensor]) -> Any:
             return inner
 
 
-def write_whole(path: Path, *data: bytes) -> None:
+def write_whole(path: Path, *data: bytes | memoryview) -> None:
     """Write a file so that it is there as a whole or not at all, and survives a loss of power; its folder is there.
 
     Args:
