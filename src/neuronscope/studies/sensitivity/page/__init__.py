@@ -12,6 +12,7 @@ from neuronscope.studies.sensitivity.page.histograms import histograms
 from neuronscope.studies.sensitivity.page.layers import convergence, factors, layers, pairs
 from neuronscope.studies.sensitivity.page.maps import montages, where
 from neuronscope.studies.sensitivity.page.overview import overview
+from neuronscope.studies.sensitivity.page.pieces import by_channel, pieces
 from neuronscope.studies.sensitivity.page.segments import segments_and_whole
 from neuronscope.studies.sensitivity.page.strips import strips
 from neuronscope.studies.sensitivity.page.view import View
@@ -30,6 +31,7 @@ def sensitivity_page(result: Result) -> Page:
     view = View(result)
     blocks: list[Block] = [
         *overview(view),
+        *pieces(view),
         *layers(view),
         *dominance(view),
         *contrasts(view),
@@ -38,7 +40,7 @@ def sensitivity_page(result: Result) -> Page:
         *pairs(view),
         *fingerprints(view),
         *where(view),
-        *strips(view),
+        *(by_channel(view) if "segments" in view.groups else strips(view)),
         *montages(view),
         *histograms(view),
         *correlations(view),

@@ -122,12 +122,20 @@ def _unit(view: View, layer: str, one: Chosen) -> Iterator[Strip]:
     unit = int(view.index_of[one.place])
     place = int(np.flatnonzero(view.places(layer) == one.place)[0])
     name, note = f"{layer}:{unit}", one.reason
-    for title, pictures in _rows(view, layer, place, one.place):
+    for title, pictures in unit_rows(view, layer, place, one.place):
         yield Strip(f"{name} {title}", pictures, note=note)
         note = ""
 
 
-def _rows(view: View, layer: str, place: int, row: int) -> Iterator[tuple[str, list[Picture]]]:
+def unit_rows(view: View, layer: str, place: int, row: int) -> Iterator[tuple[str, list[Picture]]]:
+    """Titles and pictures of everything known of a unit's activations.
+
+    Args:
+        view: of the result.
+        layer: that has it.
+        place: among the units of the layer.
+        row: in the table of units.
+    """
     for name, title in MEASURES.items():
         maps, whole = view.maps(layer, name), view.find("units", name)
         if maps is not None:

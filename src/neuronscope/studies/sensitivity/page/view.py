@@ -86,11 +86,27 @@ class View:
 
     @property
     def shown_layers(self) -> tuple[str, ...]:
-        """Layers with charts of their own."""
+        """Layers with charts of their own; of segments with all their channels."""
+        segments = self._names("segments", "segment")
+        if segments:
+            return self._whole_segments(dict(zip(self._names("segments", "layer"), segments, strict=True)))
         if len(self.layers) <= LAYERS:
             return self.layers
         chosen = np.unique(np.linspace(0, len(self.layers) - 1, LAYERS).round().astype(int))
         return tuple(self.layers[place] for place in chosen)
+
+    @property
+    def across(self) -> int:
+        """Charts of layers side by side: of segments the channels of one."""
+        return len(set(self._names("segments", "channel"))) or 2
+
+    def _whole_segments(self, segment_of: dict[str, str]) -> tuple[str, ...]:
+        """Layers of some segments, chosen evenly."""
+        names = list(dict.fromkeys(segment_of.values()))
+        most = -(-LAYERS * len(names) // len(segment_of))
+        places = np.unique(np.linspace(0, len(names) - 1, min(most, len(names))).round().astype(int))
+        chosen = {names[place] for place in places.tolist()}
+        return tuple(layer for layer in self.layers if segment_of.get(layer) in chosen)
 
     @property
     def left_out(self) -> str:
