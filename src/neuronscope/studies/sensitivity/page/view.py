@@ -95,11 +95,6 @@ class View:
         chosen = np.unique(np.linspace(0, len(self.layers) - 1, LAYERS).round().astype(int))
         return tuple(self.layers[place] for place in chosen)
 
-    @property
-    def across(self) -> int:
-        """Charts of layers side by side: of segments the channels of one."""
-        return len(set(self._names("segments", "channel"))) or 2
-
     def _whole_segments(self, segment_of: dict[str, str]) -> tuple[str, ...]:
         """Layers of some segments, chosen evenly."""
         names = list(dict.fromkeys(segment_of.values()))
