@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -11,7 +12,7 @@ from torch import nn
 from typer.testing import CliRunner
 
 import neuronscope as ns
-from neuronscope.errors import InputError, PortionDone, UnknownName
+from neuronscope.errors import InputError, PortionDone, ResultFileError, UnknownName
 from neuronscope.faces.cli.app import app
 from neuronscope.result import open_result
 from neuronscope.studies.sensitivity import SensitivitySpec, run_sensitivity
@@ -193,6 +194,25 @@ def test_what_cannot_work_is_refused(subject, data, folder, tmp_path):
     result.save(tmp_path / "masking")
     with pytest.raises(InputError, match=r"a result of the study 'masking': one of 'sensitivity' expected"):
         masked(subject, data, tmp_path / "masking")
+
+
+def test_data_and_folders_that_cannot_work_are_refused(subject, data, folder, tmp_path):
+    """Nothing there, a torn result, the same result twice, images without labels, one image alone."""
+    with pytest.raises(ResultFileError, match=r"holds no neuronscope result. Give a folder that a run has written"):
+        masked(subject, data, tmp_path / "none")
+    torn = tmp_path / "torn"
+    shutil.copytree(folder, torn)
+    (chunk, *_) = (one for one in torn.glob("maps/**/c/**/*") if one.is_file())
+    chunk.write_bytes(chunk.read_bytes()[:-1])
+    with pytest.raises(ResultFileError, match=r"is torn: 1 of \d+ files are missing, changed or strange"):
+        masked(subject, data, torn)
+    with pytest.raises(InputError, match="several runs vary brightness, grayscaling, hflip: expected different aug"):
+        masked(subject, data, folder, maps_from=(str(folder), str(folder)))
+    unlabelled = replace(data, labels=np.full(60, -1))
+    with pytest.raises(InputError, match=r"colours has 0 labelled images: at least 2 expected. Give more"):
+        masked(subject, unlabelled, folder)
+    with pytest.raises(InputError, match=r"1 labelled images: at least 2 expected. Give more"):
+        masked(subject, data.take(np.array([3]), name="one"), folder)
 
 
 def test_from_the_command_line(tmp_path):

@@ -37,6 +37,7 @@ _VALUES = {
 _KINDS = {"keep": "times sensitivity", "remove": "times 1 - sensitivity"}
 _ACCURACY = Axis("accuracy", limits=(0.0, 1.0))
 _TOGETHER = "together"
+_BANDS = 4  # factors whose intervals can be told apart in one chart
 _FEW_ORDERS = 40  # with fewer no p-value can say much
 
 
@@ -190,10 +191,12 @@ def _gaps(view: View) -> Iterator[Block]:
 
 def _curves(view: View) -> Iterator[Block]:
     """Accuracy over quantiles of plain input, guided and random."""
+    few = len(view.variables) <= _BANDS
+    bands = "with the intervals of images" if few else "without their intervals, which are in the table"
     yield Section(
         "Guided and random masks",
-        "Plain images. Lines are guided masks with the intervals of images; the band of random masks is from the "
-        "lowest to the highest of them. A line within that band is what random masks do.",
+        f"Plain images. Lines are guided masks, {bands}; the band of random masks is from the lowest to the highest of "
+        "them. A line within that band is what random masks do.",
     )
     random = view.groups["against_random"]
     mean, least, most = (random[name].to_numpy()[0] for name in ("random", "random_lowest", "random_highest"))
@@ -206,7 +209,8 @@ def _curves(view: View) -> Iterator[Block]:
             lines = []
             for variable in view.variables:
                 own = [p for p in view.masks(variable=variable, at=at) if view.scale[p] == scale]
-                lines.append(Series(variable, view.accuracy[0, own], view.quantile[own], low[own], high[own]))
+                ends = (low[own], high[own]) if few else (None, None)
+                lines.append(Series(variable, view.accuracy[0, own], view.quantile[own], *ends))
             first = [p for p in view.masks(variable=view.variables[0], at=at) if view.scale[p] == scale]
             places = np.array(first) - 1
             lines.append(Series("random", mean[places], view.quantile[first], least[places], most[places]))
