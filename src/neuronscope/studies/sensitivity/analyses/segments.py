@@ -170,12 +170,12 @@ def segment_groups(
     * `difference_mean`, `difference_deviation`: absolute difference to the whole network, of the same units.
     * `apart` with `apart_low`, `apart_high`: its mean over units and pairs of factors; `apart_mismatched`: that of
       different units; `apart_p`, `apart_q`: that units are closer to themselves than to others (Benjamini-Yekutieli
-      over segments, shares and channels).
+      over the segments and channels of a share).
     * `distance`: mean absolute difference of the mean matrices of two layers (`segment`, `other_segment`) for each pair
       of sources; `distance_null`, `distance_null_high`, `distance_p`, `distance_q`: beside groups made at random.
     * `alike`: Spearman's correlation of their entries; `alike_p`, `alike_q`: by factors in random order. Pairs with the
       whole network are over the upper triangle with its diagonal, others without, as published. Both are corrected over
-      all that are tested.
+      all pairs of layers and sources of a share.
 
     Args:
         tree: of the segments' result.
@@ -307,7 +307,7 @@ def _differences(found: _Found, shares: Sequence[str], channels: Sequence[str]) 
     return {
         **{f"difference_{name}": ((*axes, "factor", "other"), part) for name, part in parts.items()},
         **{apart[name]: (axes, values) for name, values in numbers.items()},
-        "apart_q": (axes, by_qvalues(numbers["p"])),
+        "apart_q": (axes, _by_share(numbers["p"], axis=1)),
     }
 
 
@@ -334,11 +334,16 @@ def _distances(found: _Found, shares: Sequence[str], pairs: Sequence[tuple[str, 
     axes = ("share", "pair", "segment", "other_segment")
     variables: Variables = {name: (axes, values) for name, values in parts.items()}
     for name in ("distance", "alike"):
-        q = by_qvalues(np.where(tested, parts[f"{name}_p"], np.nan))
+        q = _by_share(np.where(tested, parts[f"{name}_p"], np.nan), axis=0)
         mirrored = np.where(np.isfinite(q), q, np.swapaxes(q, 2, 3))
         alone = np.array([one == other for one, other in pairs])[None, :, None, None]
         variables[f"{name}_q"] = (axes, np.where(alone, mirrored, q))
     return variables
+
+
+def _by_share(p: np.ndarray, *, axis: int) -> np.ndarray:
+    """Corrected over everything that is tested of one share."""
+    return np.stack([by_qvalues(own) for own in np.moveaxis(p, axis, 0)], axis=axis)
 
 
 def _compared(

@@ -15,6 +15,7 @@ from neuronscope.views import Axis, Block, Chart, Panel, Section, Series, Table,
 
 _COEFFICIENTS = {"spearman": "Spearman's", "pearson": "Pearson's", "kendall": "Kendall's"}
 _SEGMENTS = 6  # segments with matrices of their own
+_WIDE = 12  # rows of a heat map that stands beside another, with its numbers
 
 
 def segments_and_whole(view: View) -> Iterator[Block]:
@@ -52,43 +53,38 @@ def segments_and_whole(view: View) -> Iterator[Block]:
 
 def _findings(view: View, table: xr.Dataset) -> str:
     """What can be told from chance, in sentences."""
-    shares, channels = texts(table["share_name"]), texts(table["channel_name"])
+    channels = texts(table["channel_name"])
     q, apart, other = (table[name].to_numpy() for name in ("apart_q", "apart", "apart_mismatched"))
-    told = view.told(q) & (apart < other)
-    known = np.isfinite(q)
-    parts = []
-    for number, channel in enumerate(channels):
-        parts.append(f"{channel} {told[..., number].sum()} of {known[..., number].sum()}")
-    values = listed(MEASURES[name] for name in shares)
-    units = (
-        "Units are surely more like themselves in the whole network than like other units of their layer in "
-        f"{told.sum()} of {known.sum()} comparisons ({values} of each segment and channel): on {listed(parts)}."
+    told, known = view.told(q) & (apart < other), np.isfinite(q)
+    parts = [f"{name} {told[..., k].sum()} of {known[..., k].sum()}" for k, name in enumerate(channels)]
+    values = listed(MEASURES[name] for name in texts(table["share_name"]))
+    apart_told, apart_known = _same_units(view, table, "distance")
+    alike_told, alike_known = _same_units(view, table, "alike")
+    found = (
+        f"In {told.sum()} of {known.sum()} comparisons ({values} of each segment and channel) units are surely closer "
+        f"to themselves in the whole network than to other units of their layer: on {listed(parts)}. The mean matrix "
+        f"of a segment surely differs from that of the same units in the whole network in {apart_told} of "
+        f"{apart_known}. Its pattern surely goes together with theirs in {alike_told} of {alike_known}: the same "
+        "factors go together. Errors of estimation, which all factors of an activation share, have a pattern too."
     )
-    own = _pairs_with_whole(table)
-    far = view.told(table["distance_q"].to_numpy()[:, own])
-    diagonal = np.diagonal(far, axis1=2, axis2=3)
-    possible = np.diagonal(np.isfinite(table["distance_q"].to_numpy()[:, own]), axis1=2, axis2=3)
-    layers = (
-        "The mean matrix of a segment surely differs from that of the same units in the whole network in "
-        f"{diagonal.sum()} of {possible.sum()} comparisons."
-    )
-    nothing = (
-        ""
-        if told.any() or diagonal.any()
-        else ("Nothing of this can be told from chance: look at more units, or estimate with more points.")
-    )
-    return f"{units} {layers} {nothing}".strip()
+    if told.any() or apart_told or alike_told:
+        return found
+    return f"{found} Nothing of this can be told from chance: look at more units, or estimate with more points."
 
 
-def _pairs_with_whole(table: xr.Dataset) -> list[int]:
-    """Places of the pairs of a channel with the whole network."""
+def _same_units(view: View, table: xr.Dataset, name: str) -> tuple[int, int]:
+    """Of channels and the whole network, the same units: how many comparisons are told from chance, of how many."""
     channels, pairs = texts(table["channel_name"]), texts(table["pair_name"])
-    return [pairs.index(f"{channel} x original") for channel in channels]
+    own = [pairs.index(f"{channel} x original") for channel in channels]
+    q = np.diagonal(table[f"{name}_q"].to_numpy()[:, own], axis1=2, axis2=3)
+    return int(view.told(q).sum()), int(np.isfinite(q).sum())
 
 
 def _apart(view: View, table: xr.Dataset) -> Panel:
     """Mean difference of the same units with intervals, and that of different units."""
     segments, channels = tuple(texts(table["segment_name"])), texts(table["channel_name"])
+    ends = np.stack([table[f"apart{end}"].to_numpy() for end in ("", "_high", "_mismatched")])
+    top = 1.05 * float(np.nanmax(ends)) if np.isfinite(ends).any() else 1.0
     charts = []
     for number, share in enumerate(texts(table["share_name"])):
         for k, channel in enumerate(channels):
@@ -103,7 +99,7 @@ def _apart(view: View, table: xr.Dataset) -> Panel:
                         "line",
                         (Series("same unit", own, low=low, high=high), Series("other units of the layer", other)),
                         Axis("segment", ticks=segments),
-                        Axis("mean absolute difference"),
+                        Axis("mean absolute difference", limits=(0.0, top)),
                     )
                 )
     return Panel(
@@ -111,7 +107,6 @@ def _apart(view: View, table: xr.Dataset) -> Panel:
         "How far a unit's correlations on one channel are from those in the whole network",
         tuple(charts),
         columns=min(3, len(channels)),
-        scale="shared",
         text="Of the correlations of all pairs of factors, mean over pairs and units. Bands: intervals for other units "
         f"of the same kind ({view.level:.0%}). A unit that is as far from itself as from others has not kept what it "
         "is.",
@@ -155,37 +150,39 @@ def _differences(view: View, table: xr.Dataset, number: int, share: str) -> Pane
         f"segments-differences-{share}",
         f"{MEASURES[share]}: absolute difference to the same units in the whole network, mean over units",
         charts,
-        columns=2,
+        columns=min(3, table.sizes["channel"]),
         scale="shared",
         text=_left_out(table),
     )
 
 
 def _distances(view: View, table: xr.Dataset, number: int, share: str) -> Panel:
-    """Segments by segments, for each pair of sources: distances and correlations that chance does not make."""
-    segments, pairs = tuple(texts(table["segment_name"])), texts(table["pair_name"])
-    same = np.eye(len(segments), dtype=bool)
+    """All layers on all sources beside each other: distances and correlations that chance does not make."""
+    sources, count = texts(table["source_name"]), table.sizes["segment"]
+    ticks = tuple(f"{source}: {segment}" for source in sources for segment in texts(table["segment_name"]))
+    same = np.eye(len(ticks), dtype=bool)
     charts = []
-    for k, pair in enumerate(pairs):
-        one, _, other = pair.partition(" x ")
-        itself = same & (one == other)
-        for name, title, low, high in (
-            ("distance", "absolute difference", 0.0, 1.0),
-            ("alike", "Spearman's correlation", -1.0, 1.0),
-        ):
-            values, q = (table[part].to_numpy()[number, k] for part in (name, f"{name}_q"))
-            cells = np.where(view.told(q) | itself, values, np.nan)
-            chart = _square(f"{pair}, {title}", cells, segments, "segment", (title, low, high))
-            charts.append(Chart(**{**vars(chart), "y": Axis(f"segment, {one}", ticks=segments),
-                                   "x": Axis(f"segment, {other}", ticks=segments)}))  # fmt: skip
+    for name, title, low, high in (
+        ("distance", "mean absolute difference", 0.0, 1.0),
+        ("alike", "Spearman's correlation", -1.0, 1.0),
+    ):
+        value, q = (np.full((len(ticks), len(ticks)), np.nan) for _ in range(2))
+        for k, pair in enumerate(texts(table["pair_name"])):
+            one, other = (slice(place * count, (place + 1) * count) for place in map(sources.index, pair.split(" x ")))
+            for whole, part in ((value, name), (q, f"{name}_q")):
+                whole[one, other] = table[part].to_numpy()[number, k]
+                whole[other, one] = whole[one, other].T
+        cells = np.where(view.told(q) | same, value, np.nan)
+        top = float(np.nanmax(value)) if name == "distance" else high
+        charts.append(_square(title, cells, ticks, "source and segment", (title, low, top or high)))
     return Panel(
         f"segments-distances-{share}",
         f"{MEASURES[share]}: how alike the mean matrices of two layers are",
         tuple(charts),
-        columns=2,
-        text=f"Hatched: no more than between groups made at random, or than with factors in random order ({view.bound} "
-        "over all pairs of layers, sources and shares). Pairs with the whole network are over the upper triangle with "
-        "its diagonal of ones, which makes them more alike; all others without, as published.",
+        columns=1 if len(ticks) > _WIDE else 2,
+        text=f"Hatched: no more apart than groups made at random, or no more alike than with factors in random order "
+        f"({view.bound}). Pairs of a channel with the whole network are over the upper triangle with its diagonal of "
+        "ones, which makes them more alike; all others without, as published.",
     )
 
 
@@ -220,7 +217,7 @@ def _square(
         Axis(what, ticks=tuple(ticks)),
         Axis(what, ticks=tuple(ticks)),
         value=Axis(label, limits=(low, high)),
-        annotate=True,
+        annotate=len(ticks) <= _WIDE,
         diverging=low < 0,
     )
 
@@ -255,7 +252,7 @@ def _unit_table(table: xr.Dataset) -> Table:
             "other units": "the same between different units of the layer: what is expected if it is not the unit that "
             "counts",
             "p": "that units are closer to themselves than to others, by exchange of units",
-            "q": "Benjamini-Yekutieli over segments, values and channels",
+            "q": "Benjamini-Yekutieli over the segments and channels of a value",
         },
     )
 
@@ -288,7 +285,7 @@ def _layer_table(table: xr.Dataset) -> Table:
         help={
             "difference": "mean absolute difference of the entries of the two mean matrices, 0 to 2",
             "by chance": "its mean between groups of the same units made at random",
-            "q": "that it is no larger than by chance (Benjamini-Yekutieli over all rows)",
+            "q": "that it is no larger than by chance (Benjamini-Yekutieli over the rows of a value)",
             "spearman": "rank correlation of the entries",
             "spearman q": "that the patterns go together no more than with factors in random order (likewise)",
         },
