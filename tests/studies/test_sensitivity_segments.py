@@ -16,9 +16,11 @@ from neuronscope.models.hsv import CHANNELS, hsv
 from neuronscope.models.segments import Segment, write_segments
 from neuronscope.result import open_result
 from neuronscope.studies.sensitivity.original import export_sensitivity, read_published
+from neuronscope.studies.sensitivity.page import sensitivity_page
 from neuronscope.studies.sensitivity.setting import chosen_layers, settle
 from neuronscope.studies.sensitivity.spec import SensitivitySpec
 from neuronscope.studies.sensitivity.study import plan_sensitivity, run_sensitivity
+from neuronscope.views import Gallery, Table
 
 SIDE = 12
 QUICK = {"points": 64, "replicates": 4, "permutations": 32, "stop": "never", "factors": ("class", "image")}
@@ -189,6 +191,24 @@ def test_it_goes_on_where_it_was(subject, data, units, result, tmp_path):
     run = ns.Run(threads=1, batch_size=64, checkpoint=tmp_path / "checkpoint")
     for _ in range(2):
         assert run_of(subject, data, run=run, **spec).tree.identical(result.tree)
+
+
+def test_the_page_shows_channels_side_by_side(result):
+    """One row for each unit with all channels and reasons; the same map on hue, saturation and value in turn."""
+    page = sensitivity_page(result)
+    tables = {block.name: block.frame for block in page.blocks if isinstance(block, Table)}
+    assert tables["segments"]["units"].tolist() == [2, 1]
+    rows = tables["units-by-channel"]
+    assert rows[["segment", "unit"]].to_numpy().tolist() == [["first", 1], ["first", 3], ["late", 5]]
+    assert rows["reasons"].tolist() == ["", "hue si 2; erasing shpv 1", ""]
+    total, names = result.table["total"].to_numpy(), result.table["factor_name"].to_numpy()
+    assert rows["value"][1].startswith(names[total[5].argmax()])
+    assert f"{total[5].max():.2f} (" in rows["value"][1]
+    gallery = next(block for block in page.blocks if isinstance(block, Gallery) and block.name == "channels-0")
+    labels = [strip.label for strip in gallery.strips[1:]]
+    assert labels[:3] == [f"first:1 first-order index, {channel}" for channel in CHANNELS]
+    assert len(labels) == 2 * 4 * 3
+    assert "listed for hue si 2; erasing shpv 1" in gallery.strips[1 + 4 * 3].note
 
 
 def test_files_of_the_original(subject, data, units, result, tmp_path):

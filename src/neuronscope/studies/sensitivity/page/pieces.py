@@ -10,7 +10,7 @@ import pandas as pd
 
 from neuronscope.studies.sensitivity.page.pictures import SCALE, colour_bar
 from neuronscope.studies.sensitivity.page.strips import Chosen, choose, unit_rows
-from neuronscope.studies.sensitivity.page.view import MEASURES, View, counted, listed, texts
+from neuronscope.studies.sensitivity.page.view import MEASURES, WILD, View, counted, listed, texts
 from neuronscope.views import Block, Gallery, Section, Strip, Table, Text
 
 _PICTURES = 750  # of all units in full: two megabytes
@@ -93,7 +93,7 @@ def _table(view: View) -> Table:
             "reasons": "what the unit was listed for: variable, value, set of augmentations",
         },
         text="The factor with the largest total index, the index and its interval. With a question mark it is not told "
-        "from every other factor.",
+        f"from every other factor. Not known: the index is beyond {WILD:g}, which no true share is.",
     )
 
 
@@ -102,13 +102,16 @@ def _dominant(view: View) -> list[str]:
     units = view.groups["units"]
     dominant, known = units["dominant"].to_numpy(), units["dominant_known"].to_numpy() == 1
     value, low, high = (units[f"total{end}"].to_numpy() for end in ("", "_low", "_high"))
-    return [
-        f"{view.factors[factor]}{'' if known[row] else '?'} {value[row, factor]:.2f} "
-        f"({low[row, factor]:.2f} to {high[row, factor]:.2f})"
-        if factor >= 0
-        else "dead"
-        for row, factor in enumerate(dominant.tolist())
-    ]
+
+    def said(row: int, factor: int) -> str:
+        if factor < 0:
+            return "dead"
+        if value[row, factor] > WILD:
+            return "not known"
+        ends = f"({low[row, factor]:.2f} to {high[row, factor]:.2f})".replace("-", "\u2212")
+        return f"{view.factors[factor]}{'' if known[row] else '?'} {value[row, factor]:.2f} {ends}"
+
+    return [said(row, factor) for row, factor in enumerate(dominant.tolist())]
 
 
 def _galleries(view: View) -> Iterator[Block]:
