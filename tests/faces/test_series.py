@@ -139,13 +139,14 @@ def refused(answer, *words):
 def states(out):
     """Step -> what came of it, as the last table says."""
     rows = [[cell.strip() for cell in line.split("│")] for line in out.partition("What came of it")[2].splitlines()]
-    return {row[0].split()[1]: row[1] for row in rows if len(row) == 4 and row[0]}
+    return {row[0]: row[1] for row in rows if len(row) == 4 and row[0]}
 
 
 def planned(out):
-    """Step -> cells of the table of plans."""
-    rows = [[cell.strip() for cell in line.split("│")] for line in out.splitlines() if line.count("│") == 8]
-    return {row[0].split()[-1]: row[1:] for row in rows if row[0]}
+    """Step -> name of a column -> cell of the table of plans."""
+    rows = [[cell.strip() for cell in line.replace("┃", "│").split("│")] for line in out.splitlines()]
+    head = next(row for row in rows if row[0] == "step")
+    return {row[0]: dict(zip(head, row, strict=True)) for row in rows if len(row) == len(head) and row[0] != "step"}
 
 
 def passes(images):
@@ -213,16 +214,20 @@ def test_a_changed_step_is_done_again(three, tmp_path):
 def test_flags_hold_for_all_steps(tmp_path):
     """What the command line says wins over recipes and steps."""
     plans = planned(done(call("series", written(tmp_path, THREE), "--plan", "--limit", "20")))
-    assert [plans[name][1] for name in ("layers", "fewer", "another-seed")] == [passes(20)] * 3
+    assert [plans[name]["forward"] for name in ("layers", "fewer", "another-seed")] == [passes(20)] * 3
 
 
 def test_the_plan_adds_up_and_does_nothing(tmp_path):
     """Passes and time of all steps together; nothing is written."""
     out = done(call("series", written(tmp_path, THREE), "--plan", "--out", tmp_path / "runs"))
     plans = planned(out)
-    assert [plans[name][1] for name in ("layers", "fewer", "another-seed")] == [passes(48), passes(40), passes(48)]
-    assert plans["all"][1] == str(2 * int(passes(48)) + int(passes(40)))
-    assert all(plans["all"][place] != "-" for place in range(1, 7))
+    assert [plans[name]["forward"] for name in ("layers", "fewer", "another-seed")] == [
+        passes(48),
+        passes(40),
+        passes(48),
+    ]
+    assert plans["all"]["forward"] == str(2 * int(passes(48)) + int(passes(40)))
+    assert all(plans["all"][column] != "-" for column in ("backward", "state", "memory", "time"))
     assert not (tmp_path / "runs").exists()
 
 
@@ -244,18 +249,22 @@ def test_a_step_takes_the_result_of_an_earlier_one(guided):
     # Made anew, the maps are newer than the masks that they guided.
     done(call("run", "sensitivity", "--recipe", folder / "maps" / "recipe.toml", "--fresh", "-q"))
     plans = planned(done(call("series", path, "--out", folder, "--plan")))
-    assert (plans["maps"][-1], plans["masks"][-1]) == ("finished", "")
+    assert (plans["maps"][""], plans["masks"][""]) == ("finished", "")
 
     # Asked for otherwise, the maps will be made anew, and what the masks take is known then.
     plans = planned(done(call("series", path, "--out", folder, "--plan", "--seed", "1")))
-    assert (plans["maps"][-1], plans["masks"][-1]) == ("", "known after maps")
+    assert (plans["maps"][""], plans["masks"][""]) == ("", "known after maps")
 
 
 def test_a_plan_says_what_it_cannot_know(tmp_path):
     """A step that needs a result is planned after it, and is not in the sum."""
     out = done(call("series", written(tmp_path, GUIDED), "--plan", "--out", tmp_path / "runs"))
     plans = planned(out)
-    assert plans["masks"] == ["masking", "-", "-", "-", "-", "-", "-", "known after maps"]
+    assert plans["masks"] == {
+        "step": "masks",
+        **dict.fromkeys(("forward", "state", "memory", "time"), "-"),
+        "": "known after maps",
+    }
     assert "not counted: masks" in out
 
 

@@ -168,7 +168,7 @@ def _show(outcomes: Sequence[Outcome], steps: Sequence[Step]) -> None:
         ("step", "state", "time", "report"),
         [
             (
-                f"{one.step.number} {one.step.name}",
+                one.step.name,
                 one.state,
                 "-" if one.seconds is None else duration(one.seconds),
                 str(one.step.folder / REPORT) if one.step.finished else "-",

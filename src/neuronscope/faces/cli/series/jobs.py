@@ -140,14 +140,14 @@ def write_jobs(
 
 
 def filled(template: str, values: Mapping[str, str]) -> str:
-    """A template with values in place of its placeholders.
+    r"""A template with values in place of its placeholders.
 
     Raises:
         UnknownName: a placeholder that does not exist.
 
     Example:
         >>> filled("cd {{folder}}", {"folder": "'my runs'"})
-        "cd 'my runs'\\n"
+        "cd 'my runs'\n"
     """
 
     def value(found: re.Match[str]) -> str:

@@ -79,28 +79,35 @@ def naming(step: Step) -> Iterator[None]:
 def show_plans(plans: Sequence[Planned], *, title: str) -> None:
     """Say what each step would take, and all together: passes and time add up, memory is that of the largest step."""
     known = [one.plan for one in plans if one.plan is not None]
-    rows = [(f"{one.step.number} {one.step.name}", one.step.study.name, *_cells(one.plan), one.note) for one in plans]
-    if len(known) > 1:
-        rows.append(("all", "", *_total(known), ""))
-    columns = ("step", "study", *_COUNTS, "state", "memory", "time", "")
-    console.rows(title, columns, rows, right=columns[2:-1])
+    total = [("all", _total(known), "")] if len(known) > 1 else []
+    counts = [one for one in _COUNTS if one == _COUNTS[0] or any(_count(plan, one) for plan in known)]
+    columns = ("step", *counts, "state", "memory", "time", "")
+    rows = [
+        (name, *_cells(plan, counts), note)
+        for name, plan, note in (*((one.step.name, one.plan, one.note) for one in plans), *total)
+    ]
+    console.rows(title, columns, rows, right=columns[1:-1])
     waiting = [one.step.name for one in plans if one.plan is None and one.note != FINISHED]
     if waiting:
         console.say(f"not counted: {', '.join(waiting)}, whose passes depend on results that are not there yet")
 
 
-def _cells(plan: Plan | None) -> tuple[str, ...]:
+def _cells(plan: Plan | None, counts: Sequence[str]) -> tuple[str, ...]:
     if plan is None:
-        return (_UNKNOWN,) * (len(_COUNTS) + 3)
-    counts = (f"{sum(getattr(one, count) for one in plan.sweeps):,}" for count in _COUNTS)
+        return (_UNKNOWN,) * (len(counts) + 3)
+    passes = (f"{_count(plan, count):,}" for count in counts)
     state = max((one.state for one in plan.sweeps), default=0)
-    return (*counts, memory_size(state), memory_size(plan.memory), _time(plan.seconds))
+    return (*passes, memory_size(state), memory_size(plan.memory), _time(plan.seconds))
 
 
-def _total(plans: Sequence[Plan]) -> tuple[str, ...]:
-    sweeps = tuple(one for plan in plans for one in plan.sweeps)
+def _count(plan: Plan, count: str) -> int:
+    return sum(getattr(one, count) for one in plan.sweeps)
+
+
+def _total(plans: Sequence[Plan]) -> Plan:
     seconds = [plan.seconds for plan in plans]
-    return _cells(Plan(sweeps, None if None in seconds else sum(one for one in seconds if one is not None)))
+    known = [one for one in seconds if one is not None]
+    return Plan(tuple(one for plan in plans for one in plan.sweeps), sum(known) if len(known) == len(seconds) else None)
 
 
 def _time(seconds: float | None) -> str:
