@@ -17,8 +17,10 @@ from neuronscope.result import open_result
 from neuronscope.studies.sensitivity import SensitivitySpec, run_sensitivity
 from neuronscope.studies.sensitivity.masking import MaskingSpec, export_masking, plan_masking, run_masking
 from neuronscope.studies.sensitivity.masking.original import file_name, with_comparison
+from neuronscope.studies.sensitivity.masking.page_clusters import cluster_blocks
+from neuronscope.studies.sensitivity.masking.page_overlap import overlap_blocks
 from neuronscope.studies.sensitivity.masking.predictions import read_labels, read_predictions
-from neuronscope.views import Chart, Panel, Table, Text
+from neuronscope.views import Chart, Network, Panel, Table, Text
 
 SIDE, CLASSES, MASKED, LAST = 8, 12, "1", "4"
 RUN = ns.Run(threads=1)
@@ -163,6 +165,33 @@ def test_overlaps_are_those_of_sets(both):
                     assert found == pytest.approx(expected)
     assert (overlap["jaccard_p"].values > 0).all()
     assert any(isinstance(block, Table) and block.name == "overlap-masked" for block in both.page().blocks)
+
+
+def test_overlaps_that_are_told_are_drawn(both):
+    """A heat map for what is above random classes, and a warning in its place where nothing is."""
+    groups = {name: node.to_dataset() for name, node in both.tree.children.items()}
+    masks = [f"mask {number}" for number in range(6)]
+    for q, wanted in ((0.001, Panel), (0.9, Text)):
+        table = groups["overlap_masked"]
+        told = table.assign(jaccard_q=(table["jaccard"].dims, np.full(table["jaccard"].shape, q)))
+        blocks = list(overlap_blocks({**groups, "overlap_masked": told}, level=0.95, masks=masks))
+        found = [
+            block
+            for block in blocks
+            if (isinstance(block, Panel) and block.name == "overlap-masked")
+            or (isinstance(block, Text) and block.text.startswith("Overlap under masks"))
+        ]
+        assert [type(block) for block in found] == [wanted]
+
+
+def test_flat_responses_have_no_tree(both):
+    """Where all masks leave the accuracy as it is, the page says so."""
+    table = both.tree["clusters-1"].to_dataset()
+    flat = table.assign(correlation=table["correlation"] * np.nan)
+    (_, said) = cluster_blocks({"clusters": flat})
+    assert isinstance(said, Text)
+    assert "the same under all masks" in said.text
+    assert any(isinstance(block, Network) for block in cluster_blocks({"clusters": table}))
 
 
 def test_without_classes_or_first_classes_the_page_says_so(subject, data, folders):

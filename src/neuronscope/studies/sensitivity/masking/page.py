@@ -15,6 +15,7 @@ from neuronscope.result import Result
 from neuronscope.studies.sensitivity.masking.page_clusters import cluster_blocks
 from neuronscope.studies.sensitivity.masking.page_comparison import comparison_blocks
 from neuronscope.studies.sensitivity.masking.page_overlap import overlap_blocks
+from neuronscope.studies.sensitivity.page.view import counted
 from neuronscope.views import (
     Axis,
     Block,
@@ -101,7 +102,7 @@ def masking_page(result: Result) -> Page:
     view = View(result)
     origin = view.provenance
     value = _VALUES[str(origin.spec["value"])]
-    layers = len(_texts(view.groups["guides"]["layer_name"]))
+    layers = counted(len(_texts(view.groups["guides"]["layer_name"])), "layer")
     blocks: list[Block] = [
         *_overview(view),
         *_curves(view),
@@ -113,8 +114,8 @@ def masking_page(result: Result) -> Page:
         *_tables(view),
     ]
     summary = (
-        f"{origin.subject} on {origin.images:,} images of {origin.data}: {layers} layers masked by {value} of "
-        f"{len(view.variables)} factors."
+        f"{origin.subject} on {origin.images:,} images of {origin.data}: {layers} masked by {value} of "
+        f"{counted(len(view.variables), 'factor')}."
     )
     return Page("Guided masks", summary, tuple(blocks))
 

@@ -10,9 +10,9 @@ import xarray as xr
 from jaxtyping import Float, Int
 
 from neuronscope.studies.sensitivity.page.view import texts
-from neuronscope.views import Axis, Block, Chart, Network, NetworkColumn, NetworkLinks, Section, Series, Table
+from neuronscope.views import Axis, Block, Chart, Network, NetworkColumn, NetworkLinks, Section, Series, Table, Text
 
-_LEAVES = 40  # of a tree that is drawn
+_LEAVES = 90  # of a tree that is drawn
 
 
 def cluster_blocks(groups: Mapping[str, xr.Dataset]) -> Iterator[Block]:
@@ -39,6 +39,14 @@ def _set(table: xr.Dataset, ending: str, said: str) -> Iterator[Block]:
         for name, variable in zip(texts(table["leaf_input"]), texts(table["leaf_variable"]), strict=True)
     ]
     order, linkage, support = (table[name].to_numpy() for name in ("order", "linkage", "support"))
+    known = np.isfinite(table["correlation"].to_numpy()[~np.eye(len(leaves), dtype=bool)])
+    if not known.any():
+        yield Text(
+            f"Every response is the same under all masks{said}: nothing resembles anything. Take more images, or a "
+            "network that is right more often.",
+            tone="warning",
+        )
+        return
     ticks = tuple(leaves[place] for place in order)
     yield Chart(
         f"distances{ending}",
