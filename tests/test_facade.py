@@ -145,6 +145,7 @@ PROMISED = [
     "run_masking",
     "run_sensitivity",
     "scale",
+    "segmented",
     "select_units",
     "sort_imagenet",
     "stop_gradient",

@@ -81,6 +81,7 @@ if TYPE_CHECKING:
         UpperTail,
     )
     from neuronscope.models import MODEL_SOURCES, Subject, load_model, subject_from
+    from neuronscope.models.segmented import segmented
     from neuronscope.models.segments import SEGMENTS, Segment, read_segments, write_segments
     from neuronscope.preprocessing import Preprocess
     from neuronscope.quantities import duration, file_size, memory_size
@@ -249,6 +250,7 @@ __all__ = [
     "run_masking",
     "run_sensitivity",
     "scale",
+    "segmented",
     "select_units",
     "sort_imagenet",
     "stop_gradient",
@@ -282,6 +284,7 @@ _HOMES = {
     "maths.streams": "ClassMoments CoActivation Confusion Each Histogram MapMoments "
     "Moments Reducer StackRows TopK UpperTail",
     "models": "MODEL_SOURCES Subject load_model subject_from",
+    "models.segmented": "segmented",
     "models.segments": "SEGMENTS Segment read_segments write_segments",
     "preprocessing": "Preprocess",
     "quantities": "duration file_size memory_size",
