@@ -84,9 +84,9 @@ def _apart(view: View, table: xr.Dataset) -> Panel:
     """Mean difference of the same units with intervals, and that of different units."""
     segments, channels = tuple(texts(table["segment_name"])), texts(table["channel_name"])
     ends = np.stack([table[f"apart{end}"].to_numpy() for end in ("", "_high", "_mismatched")])
-    top = 1.05 * float(np.nanmax(ends)) if np.isfinite(ends).any() else 1.0
     charts = []
     for number, share in enumerate(texts(table["share_name"])):
+        top = 1.05 * float(np.nanmax(ends[:, :, number])) if np.isfinite(ends[:, :, number]).any() else 1.0
         for k, channel in enumerate(channels):
             own, low, high, other = (
                 table[f"apart{end}"].to_numpy()[:, number, k] for end in ("", "_low", "_high", "_mismatched")
@@ -227,17 +227,17 @@ def _unit_table(table: xr.Dataset) -> Table:
              "p": "apart_p", "q": "apart_q"}  # fmt: skip
     values = {column: table[name].to_numpy() for column, name in names.items()}
     segments, shares, channels = (texts(table[f"{axis}_name"]) for axis in ("segment", "share", "channel"))
-    units, places = table["units"].to_numpy(), table["places"].to_numpy()
+    units, places, modules = table["units"].to_numpy(), table["places"].to_numpy(), texts(table["module"])
     rows = [
         {
             "segment": segments[place],
-            "module": texts(table["module"])[place],
-            "units": int(units[place]),
-            "places": int(places[place, channels.index(channels[k])]),
-            "places in the network": int(places[place, -1]),
             "value": shares[number],
             "channel": channels[k],
             **{column: float(one[place, number, k]) for column, one in values.items()},
+            "units": int(units[place]),
+            "places": int(places[place, k]),
+            "places in the network": int(places[place, -1]),
+            "module": modules[place],
         }
         for place, number, k in zip(*np.nonzero(np.isfinite(values["difference"])), strict=True)
     ]
