@@ -211,6 +211,24 @@ def test_the_page_shows_channels_side_by_side(result):
     assert "listed for hue si 2; erasing shpv 1" in gallery.strips[1 + 4 * 3].note
 
 
+def test_runs_of_two_sets_are_joined(subject, data, tmp_path):
+    """The joined result knows its segments and shows them; runs of other units are not joined."""
+
+    def made(units, augmentation):
+        write_segments(tmp_path / "units.json", [Segment("first", ("conv", "relu", "pool"), units)])
+        small = {"points": 16, "permutations": 8, "second_order": "none"}
+        return run_of(subject, data, segments=str(tmp_path / "units.json"), augmentations=(augmentation,), **small)
+
+    hue = made((1, 3), "hue")
+    joined = ns.join_sets([hue, made((1, 3), "hflip")])
+    assert joined.tree["segments"].to_dataset().identical(hue.tree["segments"].to_dataset())
+    (gallery,) = (one for one in sensitivity_page(joined).blocks if getattr(one, "name", "").startswith("channels-"))
+    shown = [picture.caption.partition(" ")[0] for picture in gallery.strips[1].pictures]
+    assert shown == ["hue", "class-1", "image-1", "hflip", "class-2", "image-2"]
+    with pytest.raises(InputError, match="units differ"):
+        ns.join_sets([hue, made((0, 3), "hflip")])
+
+
 def test_files_of_the_original(subject, data, units, result, tmp_path):
     """Value files for each channel with the original's checkpoints, read again; a run beside them is as they are."""
     paths = export_sensitivity(result, tmp_path)

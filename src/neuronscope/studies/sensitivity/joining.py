@@ -37,10 +37,10 @@ def join_sets(results: Sequence[Result]) -> Result:
         results: finished runs of the same network, layers, images, seed and options, but for augmentations.
 
     Returns:
-        Groups `factors`, `units`, `layers`, `maps/LAYER` and, where all have them, `accuracy` and `severity`. Along
-        each axis of factors the runs stand one after another; `factor_set` says of which run one is, from 1. Means and
-        variances have the axis `set`. What is of a single design (convergence, which factor dominates, analyses) is
-        left out.
+        Groups `factors`, `units`, `layers`, `maps/LAYER` and, where all have them, `outputs`, `segments`, `accuracy`,
+        `severity`. Along each axis of factors the runs stand one after another; `factor_set` says of which run one is,
+        from 1. Means and variances have the axis `set`. What is of a single design (convergence, which factor
+        dominates, analyses) is left out.
 
     Raises:
         InputError: fewer than two runs, runs that do not belong together, the same augmentation twice, or results that
@@ -57,6 +57,9 @@ def join_sets(results: Sequence[Result]) -> Result:
         "units": _table([one.tree["units"].to_dataset() for one in results], renamed),
         "layers": _table([one.tree["layers"].to_dataset() for one in results], renamed),
     }
+    for name in ("outputs", "segments"):
+        if all(name in one.tree.children for one in results):
+            groups[name] = results[0].tree[name].to_dataset()
     for name, axis in (("accuracy", "input"), ("severity", "augmentation")):
         if all(name in one.tree.children for one in results):
             groups[name] = _answers([one.tree[name].to_dataset() for one in results], axis)
@@ -98,12 +101,19 @@ def _check(first: Result, other: Result, name: str) -> None:
             {layer: node.sizes["unit"] for layer, node in one.tree["maps"].children.items()} for one in (first, other)
         ]
         differing = [] if there[0] == there[1] else ["layers"]
+        differing += [] if _units_of(first).identical(_units_of(other)) else ["units"]
     if differing:
         message = (
             f"{name} does not belong to the first: {', '.join(differing)} differ. Expected runs that differ in "
             "--augmentations and --ranges only"
         )
         raise InputError(message)
+
+
+def _units_of(result: Result) -> xr.Dataset:
+    """Layer and number of every unit, and of segments what they are."""
+    table = result.tree["segments" if "segments" in result.tree.children else "units"].to_dataset()
+    return table[["layer", "index", *(name for name in ("channel", "modules") if name in table)]].reset_coords()
 
 
 def _renamed(names: Sequence[Sequence[str]]) -> list[dict[str, str]]:
