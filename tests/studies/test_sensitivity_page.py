@@ -296,6 +296,19 @@ def test_flat_layers_have_bars_and_maps_of_numbers(result):
     assert named(page, ns.Panel, "shares-0").charts[0].series[0].y.shape == (len(FACTORS), units)
 
 
+def test_variances_beyond_single_precision_are_left_out_of_histograms(result):
+    """Where an input has no bound, a variance can be infinite: the histogram is of the others."""
+    maps = result.tree[f"maps/{SPATIAL}"].to_dataset()
+    variance = maps["variance"].to_numpy().copy()
+    variance[0] = np.inf
+    altered = maps.assign(variance=(maps["variance"].dims, variance))
+    page = sensitivity_page(changed(result, {f"maps/{SPATIAL}": altered}))
+    panel = next(block for block in page.blocks if isinstance(block, ns.Panel) and block.name == "distributions")
+    chart = next(chart for chart in panel.charts if chart.name == "variance")
+    assert all(np.isfinite(series.x).all() for series in chart.series)
+    assert sum(chart.series[0].y) == pytest.approx(1)
+
+
 @given(st.integers(1, 20), st.integers(1, 9), st.integers(1, 9))
 def test_montage_has_a_tile_for_each_map(count, height, width):
     """Each tile shows its own map, eight in a row, with lines between."""

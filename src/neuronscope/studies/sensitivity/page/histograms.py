@@ -56,7 +56,8 @@ def _variance(view: View, layers: tuple[str, ...], name: str, title: str) -> Cha
     # The sum over players is the variance, as their effects divide it.
     divided = name == "shapley_raw"
     values = {layer: (maps.sum(axis=-1) if divided else maps).ravel() for layer, maps in found.items()}
-    above = [one[one > 0] for one in values.values() if (one > 0).any()]
+    above = [one[(one > 0) & np.isfinite(one)] for one in values.values()]
+    above = [one for one in above if one.size]
     if not above:
         return None
     ends = tuple(
