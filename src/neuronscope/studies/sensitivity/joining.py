@@ -154,9 +154,9 @@ def _side_by_side(tables: Sequence[xr.Dataset], names: Sequence[Mapping[str, str
         parts.append(table.assign_coords(new))
     found: dict[str, xr.DataArray] = {}
     for name in parts[0].data_vars:
-        axis = next((one for one in ("factor", "augmentation", "pair") if one in parts[0][name].dims), None)
-        if axis is not None and all(name in part for part in parts):
-            found[str(name)] = xr.concat([part[name] for part in parts], dim=axis, coords="minimal", compat="override",
+        along = next((one for one in ("factor", "augmentation", "pair") if one in parts[0][name].dims), None)
+        if along is not None and all(name in part for part in parts):
+            found[str(name)] = xr.concat([part[name] for part in parts], dim=along, coords="minimal", compat="override",
                                          join="override")  # fmt: skip
     return xr.Dataset(found)
 
