@@ -37,19 +37,18 @@ def subject():
 
 @pytest.fixture(scope="module")
 def data():
-    """Images that are brighter on one side."""
+    """Images that are brighter on one side, and some more than others."""
     rng = np.random.default_rng(0)
     ramp = 40 * rng.uniform(0.5, 1, (40, 1, 1, 1)) * np.linspace(-1, 1, SIDE)
-    pixels = torch.from_numpy((80 + ramp * np.ones((40, 3, SIDE, SIDE))).astype(np.uint8))
+    level = rng.uniform(75, 85, (40, 1, 1, 1))
+    pixels = torch.from_numpy((level + ramp * np.ones((40, 3, SIDE, SIDE))).astype(np.uint8))
     return ns.data_from_arrays(pixels, np.arange(40) % 2, name="ramps", classes=("a", "b"))
 
 
-def found_in(subject, data, **options):
+def found_in(subject, data, *, augmentations=("brightness", "hflip"), **options):
     """A run with the analysis."""
     small = {"estimators": ("sobol", "shapley"), "points": 64, "replicates": 4, "permutations": 64, "stop": "never"}
-    spec = SensitivitySpec(
-        augmentations=("brightness", "hflip"), output="logits", analyses=("classes",), **small, **options
-    )
+    spec = SensitivitySpec(augmentations=augmentations, output="logits", analyses=("classes",), **small, **options)
     return run_sensitivity(subject, data, spec, run=RUN)
 
 
@@ -67,6 +66,18 @@ def test_the_class_that_an_augmentation_moves_is_named(subject, data):
     assert np.allclose(table["decay"].values[:, :, :3], table["sensitivity"].values)
     blocks = [block for block in result.page().blocks if isinstance(block, Table)]
     assert {"classes", "classes-shared"} <= {block.name for block in blocks}
+
+
+def test_classes_of_joined_runs(subject, data):
+    """One table with the augmentations of both runs, each with what its own run found, and the classes' names."""
+    runs = [found_in(subject, data, augmentations=(name,), layers=("0", "2")) for name in ("brightness", "hflip")]
+    table = class_groups(ns.join_sets(runs).tree)["classes"]
+    assert table["augmentation_name"].values.tolist() == ["brightness", "hflip"]
+    assert {"bright", "left", "both"} == set(table["class_name"].values.ravel())
+    for place, run in enumerate(runs):
+        alone = run.tree["classes"].to_dataset()
+        assert np.array_equal(table["number"].values[:, place], alone["number"].values[:, 0])
+        assert np.allclose(table["sensitivity"].values[:, place], alone["sensitivity"].values[:, 0])
 
 
 def test_without_a_layer_of_classes_the_page_says_so(subject, data):
