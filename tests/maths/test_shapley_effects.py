@@ -391,6 +391,16 @@ def test_one_replicate_has_no_interval():
     assert np.isnan([found.shares.error, found.effects.low, found.effects.high]).all()
 
 
+@pytest.mark.parametrize("replicates", [1, 2])
+def test_an_infinite_effect_is_no_number(replicates):
+    """One output whose numbers went beyond all bounds has no effect and no interval; its neighbour has both."""
+    found = replicated([ShapleyEffects(np.array([[np.inf, 3.0], [1.0, 1.0]]), np.zeros(2), np.ones(2))] * replicates)
+    assert np.isnan(found.effects.value[0, 0])
+    assert np.isnan(found.shares.value[:, 0]).all()
+    assert found.shares.value[:, 1].tolist() == [0.75, 0.25]
+    assert np.isfinite(found.shares.error[:, 1]).all() == (replicates > 1)
+
+
 @pytest.mark.parametrize(("count", "level"), [(0, 0.95), (2, 1.0), (2, 0.0)])
 def test_nothing_to_pool_is_refused(count, level):
     """No replicates, and a level that is none."""

@@ -78,6 +78,7 @@ def replicated(found: Sequence[ShapleyEffects], *, level: float = 0.95) -> Repli
         )
         raise InputError(message)
     effects = np.stack([one.effects for one in found])
+    effects[np.isinf(effects)] = np.nan  # no estimate and no error of it
     pooled = effects.mean(axis=0)
     shares = shares_of(pooled)
     total = np.where(np.isnan(shares).all(axis=0), np.nan, pooled.sum(axis=0))

@@ -29,7 +29,7 @@ LEGACY: dict[str, str] = {
     "leaking-folds": "discriminants are tested on other maps of the units that they were found from",
     "zero-correlations": "places without a correlation count as 0 in means",
     "normalised-hsv": "hue, saturation and value of segments are made of images that are normalised already, of which "
-    "they are neither",
+    "they are neither: the saturation has no bound where the largest of the three colours is near 0",
     "unclustered": "tests of the contrast treat several draws of one image as independent images",
 }
 """What each named deviation brings back of the program this study comes from."""
