@@ -26,6 +26,7 @@ FLOORS = {
     "quantities": 0,
     "units": 1,
     "views": 1,
+    "allocator": 1,
     "executors": 1,
     "edits": 2,
     "result": 2,

@@ -261,7 +261,7 @@ def _safetensors(tensors: Mapping[str, torch.Tensor]) -> tuple[bytes | memoryvie
         outline[name] = {"dtype": _FORMATS[tensor.dtype], "shape": list(tensor.shape), "data_offsets": [start, end]}
     head = json.dumps(outline).encode()
     head += b" " * (-len(head) % 8)
-    numbers = (memoryview(tensor.reshape(-1).view(torch.uint8).numpy()) for tensor in tensors.values())
+    numbers = (tensor.reshape(-1).view(torch.uint8).numpy().data for tensor in tensors.values())
     return (len(head).to_bytes(8, "little"), head, *numbers)
 
 

@@ -14,6 +14,7 @@ from typing import Any, Generic, TypeVar
 
 import torch
 
+from neuronscope.allocator import give_back_freed_memory, keep_freed_memory
 from neuronscope.checkpoint import Checkpoint, Done, ShardState, decode, digest, encode
 from neuronscope.data.dataset import Batch, Data
 from neuronscope.data.design import Design
@@ -21,7 +22,7 @@ from neuronscope.data.loading import batches
 from neuronscope.errors import InputError, NeuronscopeError, PortionDone
 from neuronscope.executors import Executor, Serial
 from neuronscope.hooks import placed
-from neuronscope.maths.streams import Reducer, State, on_cpu
+from neuronscope.maths.streams import Reducer, State, on_cpu, state_bytes
 from neuronscope.models.subject import Subject
 from neuronscope.result import versions
 from neuronscope.run import Run, Silent
@@ -34,6 +35,7 @@ _MOST_SHARDS = 64
 _LEAST_BATCHES = 4  # in a shard: fewer would spend their time starting and merging
 _LARGE_STATE = 16 * 2**20  # bytes; states above it are written and merged less often
 _LEAST_SHARDS = 4  # of a sweep with the largest states: enough for a few workers
+_CROWDING = 256 * 2**20  # bytes; beside states above it, which are few, no freed memory is kept
 _LIVE_LAYERS = 4  # network outputs alive at once in a forward pass without gradients, as a rough bound
 _PROBE_IMAGES = 8
 
@@ -133,6 +135,16 @@ def sweep(
         DataError: an image cannot be read, and the data does not say to skip such images.
         StorageError: a checkpoint cannot be written.
     """
+    keep_freed_memory()
+    try:
+        return _swept(subject, data, step, reducer, run=run, name=name)
+    finally:
+        give_back_freed_memory()  # when the states are gone as well
+
+
+def _swept(
+    subject: Subject, data: Data | Design, step: Step, reducer: Reducer[Answer], *, run: Run, name: str
+) -> Swept[Answer]:
     if len(data) == 0:
         message = f"{data.name} holds no images"
         raise InputError(message)
@@ -310,6 +322,7 @@ def cut(images: int, *, batch_size: int, state: int) -> tuple[Shard, ...]:
 
 def work_shard_elsewhere(task: SweepTask, shard: Shard) -> bytes:
     """`work_shard` with its state as bytes, fit to travel."""
+    keep_freed_memory()
     return encode(work_shard(task, shard).plain())
 
 
@@ -338,6 +351,8 @@ def work_shard(task: SweepTask, shard: Shard) -> ShardState:
             state = task.reducer.add(state, task.step(module, here))
             images += len(batch.index)
             run.progress.advance(len(batch.index))
+    if state_bytes(state) > _CROWDING:
+        give_back_freed_memory()
     return ShardState(on_cpu(state), images, tuple(skipped))
 
 
@@ -427,6 +442,7 @@ def timed(subject: Subject, data: Data | Design, step: Step, *, run: Run) -> flo
             step(module, _placed_batch(batch, few, run))
         return time.perf_counter() - start
 
+    keep_freed_memory()
     with run.scope(), placed(subject.module, run) as module:
         once()  # the first pass sets up kernels and would count for thousands of images
         return once() / len(few)
