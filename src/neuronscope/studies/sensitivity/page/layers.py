@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import combinations
+from itertools import combinations, product
 
 import numpy as np
 import pandas as pd
@@ -52,7 +52,7 @@ def layers(view: View) -> Iterator[Block]:
     )
     yield _bars(view)
     yield _numbers(view)
-    if len(view.layers) > 1:
+    if any(len(own) > 1 for own in view.rows_of_layers.values()):
         yield _depth(view)
     yield _table(view)
 
@@ -106,28 +106,35 @@ def _numbers(view: View) -> Panel:
 
 
 def _depth(view: View) -> Panel:
-    """Profiles over layers: a line for each factor."""
+    """Profiles over layers: a line for each factor; of segments on each channel."""
     charts = []
-    for name in view.measures:
-        value, low, high = view.of_layers(name)
+    for name, (row, own) in product(view.measures, view.rows_of_layers.items()):
+        places = [view.layers.index(layer) for layer in own]
+        value, low, high = (values[places] for values in view.of_layers(name))
         lines = tuple(
             Series(factor, value[:, g], low=np.clip(low[:, g], 0, 1), high=np.clip(high[:, g], 0, 1))
             for g, factor in enumerate(view.factors)
         )
-        top = float(np.nanmax(np.where(np.isfinite(value), value, 0.0))) if name == "first" else 1.0
+        every = view.of_layers(name)[0]
+        top = float(np.nanmax(np.where(np.isfinite(every), every, 0.0))) if name == "first" else 1.0
         ends = (0.0, min(1.0, max(0.1, 1.3 * top)))
         charts.append(
             Chart(
-                name,
-                MEASURES[name],
+                f"{name}-{row}" if row else name,
+                f"{MEASURES[name]}, {row}" if row else MEASURES[name],
                 "line",
                 lines,
-                Axis("layer", ticks=view.layers),
+                Axis("layer", ticks=own),
                 Axis("share of the variance", limits=ends),
             )
         )
-    return Panel("depth", "Factors over depth", tuple(charts), columns=2, text="First-order indices have a scale of "
-                 "their own where they are small." if "first" in view.measures else "")  # fmt: skip
+    return Panel(
+        "depth",
+        "Factors over depth",
+        tuple(charts),
+        columns=len(view.rows_of_layers) if len(view.rows_of_layers) > 1 else 2,
+        text="First-order indices have a scale of their own where they are small." if "first" in view.measures else "",
+    )
 
 
 def _table(view: View) -> Table:

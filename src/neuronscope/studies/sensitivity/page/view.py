@@ -95,6 +95,16 @@ class View:
         chosen = np.unique(np.linspace(0, len(self.layers) - 1, LAYERS).round().astype(int))
         return tuple(self.layers[place] for place in chosen)
 
+    @property
+    def rows_of_layers(self) -> dict[str, tuple[str, ...]]:
+        """Layers in the order of depth: all of a network, under an empty text; of segments those of each channel."""
+        channel_of = dict(zip(self._names("segments", "layer"), self._names("segments", "channel"), strict=True))
+        found: dict[str, tuple[str, ...]] = {}
+        for layer in self.layers:
+            row = channel_of.get(layer, "")
+            found[row] = (*found.get(row, ()), layer)
+        return found
+
     def _whole_segments(self, segment_of: dict[str, str]) -> tuple[str, ...]:
         """Layers of some segments, chosen evenly."""
         names = list(dict.fromkeys(segment_of.values()))
