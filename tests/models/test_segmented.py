@@ -229,6 +229,7 @@ GREY = "takes images of 1 channel: expected 3"
         ([Segment("a", ("5", "4"))], "is not given what"),
         ([Segment("a", ("0",), (3, 8))], "unit 8 is not in segment 'a': '0' of planted has units 0 to 7"),
         ([Segment("half", ("0",))], "cannot be called 'half'"),
+        ([Segment("wanted", ("0",))], "cannot be called 'wanted'"),
     ],
 )
 def test_segments_that_cannot_work(subject, segments, said):

@@ -221,8 +221,8 @@ def _check_channels(channels: Sequence[Channel]) -> None:
 
 
 def _check_name(segment: Segment) -> None:
-    """Refuse what every PyTorch module has already under that name."""
-    if segment.name == "pieces" or hasattr(nn.Module(), segment.name):
+    """Refuse what a network has already under that name."""
+    if hasattr(SegmentedNetwork({}, (), "pixels"), segment.name):
         message = (
             f"a segment cannot be called '{segment.name}', for networks have something else under that name: expected "
             f"another one, as in {segment.name}-1. Rename it (`unit_name` in a file)"
