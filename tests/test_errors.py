@@ -46,3 +46,10 @@ def test_nearest_names_are_offered_best_first_and_only_when_near():
     assert errors.nearest("layr4", ["fc", "layer4", "layer3"]).startswith(" Closest: 'layer4'")
     assert errors.nearest("zzz", ["fc", "layer4"]) == ""
     assert errors.nearest("layer", [f"layer{i}" for i in range(9)], most=2).count("'layer") == 2
+
+
+def test_a_name_that_is_not_in_its_list_is_refused():
+    """The message says what there is, and what was probably meant; a name in the list passes."""
+    errors.check_name("even", ("even", "odd"), "cut")
+    with pytest.raises(errors.UnknownName, match=r"'evn' is not known: expected one of even, odd\. Closest: 'even'"):
+        errors.check_name("evn", ("even", "odd"), "cut")

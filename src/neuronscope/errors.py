@@ -18,7 +18,7 @@ what is wrong, what was expected, what came, what to do. The command line prints
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 
 class NeuronscopeError(Exception):
@@ -74,3 +74,24 @@ def nearest(name: str, names: Iterable[str], *, most: int = 3) -> str:
     """
     close = difflib.get_close_matches(name, list(names), n=most, cutoff=0.5)
     return f" Closest: {', '.join(repr(found) for found in close)}." if close else ""
+
+
+def check_name(name: str, names: Sequence[str], what: str) -> None:
+    """Refuse a name that is not in its list.
+
+    Args:
+        name: as given.
+        names: those there are.
+        what: what it is the name of, as in `layer`.
+
+    Raises:
+        UnknownName: the message offers the nearest ones.
+
+    Example:
+        >>> check_name("evn", ["even", "odd"], "cut")
+        Traceback (most recent call last):
+        neuronscope.errors.UnknownName: cut 'evn' is not known: expected one of even, odd. Closest: 'even'.
+    """
+    if name not in names:
+        message = f"{what} '{name}' is not known: expected one of {', '.join(names)}.{nearest(name, names)}"
+        raise UnknownName(message)

@@ -15,7 +15,6 @@ from neuronscope.maths.attribution_maps import (
     blurred,
     blurred_to,
     channel_sums,
-    check_name,
     descending,
     entropy,
     first_mask,
@@ -302,7 +301,6 @@ def test_what_cannot_be_matched_is_flagged():
     ("call", "words"),
     [
         (lambda: patch_masses(torch.ones(8, 8), grid=14), "1 to 8"),
-        (lambda: check_name("evn", CUTS, "cut"), "Closest: 'even'"),
         (lambda: sparsity(torch.ones(3), mass=0.0), "share"),
         (lambda: sparsity(torch.ones(0)), "at least one"),
         (lambda: random_order(0, index=torch.tensor([0])), "at least one position"),

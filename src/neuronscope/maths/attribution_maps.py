@@ -20,7 +20,7 @@ import torch
 from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
-from neuronscope.errors import InputError, UnknownName, nearest
+from neuronscope.errors import InputError, check_name
 
 GRID = 14
 """Patches along each side of an image."""
@@ -458,17 +458,6 @@ def blurred_to(maps: Float[Tensor, "*s h w"], target: Float[Tensor, "*s"]) -> Sm
         target=target,
         matched=matched,
     )
-
-
-def check_name(name: str, names: Sequence[str], what: str) -> None:
-    """Refuse a name that is not in its list.
-
-    Raises:
-        UnknownName: the message offers the nearest ones.
-    """
-    if name not in names:
-        message = f"{what} '{name}' is not known: expected one of {', '.join(names)}.{nearest(name, names)}"
-        raise UnknownName(message)
 
 
 @dataclass(frozen=True, eq=False)

@@ -18,8 +18,8 @@ import torch
 from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
-from neuronscope.errors import InputError
-from neuronscope.maths.attribution_maps import blurred, check_name
+from neuronscope.errors import InputError, check_name
+from neuronscope.maths.attribution_maps import blurred
 from neuronscope.maths.controls import curve_area
 
 DROP = 0.1

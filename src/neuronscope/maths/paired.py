@@ -18,8 +18,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int, Shaped
 from scipy import special
 
-from neuronscope.errors import InputError
-from neuronscope.maths.attribution_maps import check_name
+from neuronscope.errors import InputError, check_name
 from neuronscope.maths.ranks import normal_quantile, sort_units
 from neuronscope.maths.resampling import wilson_interval
 

@@ -23,8 +23,7 @@ import numpy as np
 from jaxtyping import Float, Int
 from scipy import special
 
-from neuronscope.errors import InputError
-from neuronscope.maths.attribution_maps import check_name
+from neuronscope.errors import InputError, check_name
 from neuronscope.maths.paired import LogTest, normal_log10_p
 from neuronscope.maths.ranks import SortedBlock, normal_quantile, sort_units, unit_blocks
 from neuronscope.maths.resampling import by_qvalues

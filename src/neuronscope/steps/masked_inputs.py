@@ -19,8 +19,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from neuronscope.errors import InputError
-from neuronscope.maths.attribution_maps import Cut, check_name, first_mask, first_of, patch_numbers
+from neuronscope.errors import InputError, check_name
+from neuronscope.maths.attribution_maps import Cut, first_mask, first_of, patch_numbers
 from neuronscope.maths.faithfulness import DROP, MEAN_FILL, MODES, Mode, PixelFill, drop_counts
 from neuronscope.replay import MEMORY
 

@@ -27,8 +27,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from neuronscope.errors import InputError
-from neuronscope.maths.attribution_maps import check_name
+from neuronscope.errors import InputError, check_name
 from neuronscope.maths.ranks import unit_blocks
 from neuronscope.maths.signed_ranks import SignedRanks, point_biserial, signed_ranks_of_counts
 from neuronscope.maths.streams.protocol import Seen, State
