@@ -18,7 +18,7 @@ from neuronscope.errors import DataError, InputError, UnknownName
 from neuronscope.executors import Processes
 from neuronscope.result import open_result, same
 from neuronscope.steps import Augmented
-from neuronscope.studies.sensitivity.contrast import contrast_rows
+from neuronscope.studies.sensitivity.contrast import contrast_fold, contrast_rows
 from neuronscope.studies.sensitivity.factors import make_problem
 from neuronscope.studies.sensitivity.indices import design_of, rows_of
 from neuronscope.studies.sensitivity.pool import halves, make_pool
@@ -224,6 +224,24 @@ def test_the_contrast_is_that_of_stored_activations(subject, data, ranks):
         assert float(maps["contrast_point_biserial"].to_numpy()[unit].ravel()[0]) == pytest.approx(
             point[0, 1], abs=1e-4
         )
+
+
+def test_the_contrast_of_unlikely_classes_is_as_exact_as_of_others(subject, data):
+    """Probabilities from 1 down to 1e-12 keep a small bound, in the effect and in its test; other layers have fewer."""
+    spec = SensitivitySpec(**{**QUICK, "layers": (POOLED, "4"), "augmentations": ("brightness",)}, draws=4)
+    setting = settle(subject, data, spec, ns.Run(threads=1))
+    folds = contrast_fold(setting, contrast_rows(setting, setting.augmentations[0])).reducers
+    rng = np.random.default_rng(0)
+    logits = 8 * (rng.standard_normal((200, 1, 40)) + 0.3 * rng.standard_normal((200, 5, 40)))
+    chances = torch.from_numpy(logits).softmax(2).float().reshape(1000, 40)
+
+    def bound(fold, layer):
+        own = folds[f"{fold}/{layer}"]
+        return own.finish(own.add(own.start(), {f"maps/{layer}": chances})).bound.max()
+
+    assert bound("maps", "4") < 0.015
+    assert bound("p", "4") < 0.03
+    assert bound("maps", POOLED) > 0.1
 
 
 def test_severity_grows_from_nothing(subject, data):

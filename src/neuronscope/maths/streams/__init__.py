@@ -12,6 +12,7 @@ from neuronscope.maths.streams.histogram import Histogram, HistogramCounts, Uppe
 from neuronscope.maths.streams.moments import ClassMoments, MapMoments, Moments, MomentsAnswer
 from neuronscope.maths.streams.protocol import Each, Reducer, Seen, State, on_cpu, state_bytes
 from neuronscope.maths.streams.rows import Decisions, DecisionsAnswer, RowsAnswer, StackRows
+from neuronscope.maths.streams.signed_ranks import SignedRankHistogram, SignedRanksAnswer
 from neuronscope.maths.streams.sketch import SketchQuantile
 
 __all__ = [
@@ -30,6 +31,8 @@ __all__ = [
     "Reducer",
     "RowsAnswer",
     "Seen",
+    "SignedRankHistogram",
+    "SignedRanksAnswer",
     "SketchQuantile",
     "StackRows",
     "State",

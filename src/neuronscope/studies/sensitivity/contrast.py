@@ -18,8 +18,15 @@ from neuronscope.maths.signed_ranks import (
     point_biserial,
     signed_ranks,
 )
-from neuronscope.maths.streams import Decisions, DecisionsAnswer, Each, Reducer, StackRows
-from neuronscope.maths.streams.signed_ranks import SignedRankHistogram, SignedRanksAnswer
+from neuronscope.maths.streams import (
+    Decisions,
+    DecisionsAnswer,
+    Each,
+    Reducer,
+    SignedRankHistogram,
+    SignedRanksAnswer,
+    StackRows,
+)
 from neuronscope.steps import Augmented
 from neuronscope.studies.sensitivity.setting import Setting
 from neuronscope.studies.sensitivity.single import drawn, single_images, treated_rows
@@ -29,6 +36,12 @@ from neuronscope.units import LayerInfo
 
 TOP = (1, 5)
 """A prediction is right if the class is among so many first."""
+
+_OCTAVES, _OCTAVES_TESTED = 16, 12
+"""Sizes of differences told apart, as powers of two below the largest: for the effect, and for its p-value."""
+
+_OCTAVES_OF_PROBABILITIES = 40
+"""Of a softmax, which spreads what is a few units of the logits over so many. With 16 the bound would be up to 0.3."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,14 +116,22 @@ def contrast_fold(setting: Setting, rows: Design) -> Each:
         if setting.spec.ranks == "exact":
             folds[name] = StackRows(name, images=len(rows))
         else:
-            folds[name] = SignedRankHistogram(name, block=rows.block)
+            effect, tested = _octaves(setting, layer)
+            folds[name] = SignedRankHistogram(name, block=rows.block, octaves=effect)
             if _by_image(setting, rows):
                 # p-values: fewer bins, for ranks of means hang less on single bins
                 folds[f"p/{layer.name}"] = SignedRankHistogram(
-                    name, block=rows.block, pool="images", mantissa_bits=2, octaves=12
+                    name, block=rows.block, pool="images", mantissa_bits=2, octaves=tested
                 )
         folds[f"mean/{layer.name}"] = StackRows(f"mean/{layer.name}", images=len(rows))
     return Each(**folds)
+
+
+def _octaves(setting: Setting, layer: LayerInfo) -> tuple[int, int]:
+    """Octaves of a layer's histograms: for the effect, and for its p-value."""
+    if layer.name in setting.classifier and setting.spec.output == "softmax":
+        return _OCTAVES_OF_PROBABILITIES, _OCTAVES_OF_PROBABILITIES
+    return _OCTAVES, _OCTAVES_TESTED
 
 
 def _by_image(setting: Setting, rows: Design) -> bool:
