@@ -6,7 +6,7 @@ a tenth to a fifth of the time. PyTorch keeps what is freed on a GPU; here the s
 
 Kept memory has a price where states are large: what maps have left behind stays resident beside them, since a hole is
 seldom of the size that is wanted next. So it is given back when a sweep ends, and when a shard with a large state does.
-The contrast of SqueezeNet's first layer, whose states hold gigabytes, then takes 5.6 GB in place of 5.3.
+The contrast of SqueezeNet's first layer, whose states hold gigabytes, then takes 5.5 GB in place of 5.3.
 
 All threads share one region, because a further one cannot hold blocks above 64 MiB: worker processes run networks in a
 thread of their own.
