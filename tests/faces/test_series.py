@@ -81,6 +81,15 @@ quantiles = 0.5
 [run]
 threads = 1
 """
+HUGE = """
+from torch import nn
+
+def huge():
+    module = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 10))
+    module[0].weight.data[1] = 3e38
+    module.input_shape = (1, 16, 16)
+    return module
+"""
 GUIDED = """
 title = "maps and masks"
 
@@ -292,6 +301,20 @@ def test_a_failing_step_ends_the_series_and_costs_nothing(three, tmp_path, caplo
     assert states(said) == {"layers": "finished before", "fewer": "done"}
     assert any("going on from" in record.getMessage() and "fewer" in record.getMessage() for record in caplog.records)
     assert ns.open(runs / "fewer").tree.identical(ns.open(three[0] / "runs" / "fewer").tree)
+
+
+def test_units_that_overflow_do_not_stop_the_others(tmp_path):
+    """Their step is complete and saved, and said to be so; the next ones are done; the exit code is 2."""
+    (tmp_path / "huge.py").write_text(HUGE, encoding="utf-8")
+    text = "[[steps]]\nname = '{}'\nrecipe = 'layers.toml'\ndata = {{ limit = 20 }}\n"
+    network = f"model = {{ model = 'python:{tmp_path / 'huge.py'}:huge', normalise = 'none' }}\n"
+    layers = "study = { layers = ['0'], gradient = 'none' }\n"
+    path = written(tmp_path, text.format("huge") + network + layers + text.format("next"))
+    answer = call("series", path, "--out", tmp_path / "runs", "--quiet")
+    refused(answer, "warning: step 'huge': the study is complete and saved", "error: step 'huge': ")
+    assert states(answer[1]) == {"huge": "done, not all finite", "next": "done"}
+    plans = planned(done(call("series", path, "--out", tmp_path / "runs", "--plan")))
+    assert {name: plan[""] for name, plan in plans.items()} == {"huge": "finished", "next": "finished"}
 
 
 def test_after_a_kill_it_goes_on(three, tmp_path):

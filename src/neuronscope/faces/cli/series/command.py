@@ -147,7 +147,7 @@ def _work(steps: Sequence[Step], *, quiet: bool, fresh: bool) -> None:
                 with naming(step):
                     run_settings(step.study, step.settings, {"quiet": quiet, "fresh": fresh})
             except NonFiniteActivations as error:  # complete and saved: no reason to leave the others undone
-                console.warn(f"step '{step.name}': {error}")
+                console.warn(str(error))
                 broken.append(error)
                 state = "done, not all finite"
             outcomes.append(Outcome(step, state, time.monotonic() - current[1]))

@@ -45,8 +45,8 @@ class Step:
         settings: its recipe, with what the step and the command line say in place of it.
         spec: options of the study.
         folder: where it writes to.
-        needs: steps before whose results it takes, each once; option of the study -> their names in `taken`.
-        taken: which option takes which results.
+        needs: steps before whose results it takes, each once.
+        taken: options of the study that take them.
     """
 
     number: int
@@ -90,7 +90,7 @@ class Step:
         plain = tomllib.loads(recipes.recipe_text(full, title=""))
         plain["run"] = {key: value for key, value in plain["run"].items() if key not in _CIRCUMSTANCES}
         for option in self.taken:  # the same folder may be named from elsewhere
-            plain["study"][option] = [str(Path(one).resolve()) for one in _listed(plain["study"][option])]
+            plain["study"][option] = [str(Path(one).resolve()) for one in _listed(plain["study"].get(option, []))]
         return plain
 
 
