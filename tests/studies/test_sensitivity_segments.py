@@ -216,7 +216,7 @@ def test_runs_of_two_sets_are_joined(subject, data, tmp_path):
 
     def made(units, augmentation):
         write_segments(tmp_path / "units.json", [Segment("first", ("conv", "relu", "pool"), units)])
-        small = {"points": 16, "permutations": 8, "second_order": "none"}
+        small = {"points": 16, "permutations": 8}
         return run_of(subject, data, segments=str(tmp_path / "units.json"), augmentations=(augmentation,), **small)
 
     hue = made((1, 3), "hue")
@@ -225,6 +225,7 @@ def test_runs_of_two_sets_are_joined(subject, data, tmp_path):
     (gallery,) = (one for one in sensitivity_page(joined).blocks if getattr(one, "name", "").startswith("channels-"))
     shown = [picture.caption.partition(" ")[0] for picture in gallery.strips[1].pictures]
     assert shown == ["hue", "class-1", "image-1", "hflip", "class-2", "image-2"]
+    assert [path.name for path in export_sensitivity(joined, tmp_path / "original")] == ["manifest.json"]
     with pytest.raises(InputError, match="units differ"):
         ns.join_sets([hue, made((0, 3), "hflip")])
 

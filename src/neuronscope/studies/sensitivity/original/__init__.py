@@ -77,7 +77,8 @@ def export_sensitivity(result: Result, folder: Path) -> list[Path]:
       with checkpoints `modules_dict.SEGMENT.LAST`, and `..._activations_params_selected_single_units_part=...`.
     * `manifest.json`.
 
-    Data is `imagenet_ILSVRC` for ImageNet. What was not estimated has no file.
+    Data is `imagenet_ILSVRC` for ImageNet. What was not estimated has no file; a result that is joined of runs of
+    several sets has the manifest only, for the original has files for each set.
 
     Args:
         result: of the study.
@@ -92,6 +93,10 @@ def export_sensitivity(result: Result, folder: Path) -> list[Path]:
 def _written(original: Original, folder: Path, missing: list[str]) -> Iterator[Path]:
     if "layers" not in original.result.tree:
         missing.append("everything: the result shows the augmentations only")
+        return
+    if "factor_set" in original.factors.coords:
+        missing.append("everything: the result is joined of several runs, and each set has files of its own; they are "
+                       "written of the single runs (neuronscope report RUN --export-original)")  # fmt: skip
         return
     for file in value_files(original):
         lacking = {name for one in file.checkpoints.values() for name in DATASETS[file.kind] if name not in one.values}
