@@ -13,6 +13,7 @@ import neuronscope as ns
 from neuronscope.errors import InputError, ResultFileError
 from neuronscope.faces.cli.analyse import run_analyses
 from neuronscope.faces.html import render_page
+from neuronscope.faces.outputs import write_outputs
 from neuronscope.studies.sensitivity.analyses import correlation_groups
 
 SPATIAL, FLAT = "conv_layers.1", "fc_layers.3"
@@ -254,6 +255,14 @@ class TestCommand:
         assert found.tree["correlations"].attrs["method"] == "pearson"
         assert "Correlations between factors" in (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
         assert (tmp_path / "run" / "tables" / "correlations.csv").is_file()
+
+    def test_files_of_the_original_stay(self, small, tmp_path):
+        """What the run exported is there afterwards."""
+        write_outputs(small, tmp_path, original="export")
+        before = sorted(path.name for path in (tmp_path / "original").iterdir())
+        run_analyses(tmp_path, {"analyses": ("correlations",), "quiet": True})
+        assert sorted(path.name for path in (tmp_path / "original").iterdir()) == before
+        assert before
 
     def test_options_of_the_run_hold_where_none_is_given(self, small, tmp_path):
         """A level that the run was given is that of its analyses."""

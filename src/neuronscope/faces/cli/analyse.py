@@ -84,7 +84,8 @@ def run_analyses(folder: Path, flags: Mapping[str, Any]) -> Outputs:
     analysed = study.analyse(result, make_spec(study.spec, recorded | given)) if study.analyse else result
     out = prepare_folder(flags.get("out", folder))
     with locked(out):
-        outputs = write_outputs(analysed, out)
+        # Files of the original that a run has written into this folder are written again, as a new result drops them.
+        outputs = write_outputs(analysed, out, original="export" if (out / "original").is_dir() else "none")
     if not flags.get("quiet"):
         console.say(f"analysed  {', '.join(given.get('analyses', ()))}")
     console.say(str(outputs.report.resolve()))
