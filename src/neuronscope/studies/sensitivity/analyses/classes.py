@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import xarray as xr
-from jaxtyping import Float, Int
+from jaxtyping import Float
 
 from neuronscope.maths.class_sensitivity import SharedClasses, sensitivity_decay, shared_classes, top_classes
 
@@ -141,8 +141,3 @@ def _known(table: xr.Dataset, name: str) -> Float[np.ndarray, "ends c g"]:
     low, high = ends if len(ends) == 2 else (np.full_like(value, np.nan),) * 2  # noqa: PLR2004 both ends
     noise = (np.nan_to_num(high - low) >= _WIDEST) | (np.abs(value - 1 / 2) > 1 / 2 + _FAR)
     return np.stack([np.where(noise.any(axis=1, keepdims=True), np.nan, one) for one in (value, low, high)])
-
-
-def sensitive_classes(table: xr.Dataset, *, most: int) -> Int[np.ndarray, "v g k"]:
-    """The first classes of each value and augmentation in a group `classes`."""
-    return np.asarray(table["number"].to_numpy()[:, :, :most])

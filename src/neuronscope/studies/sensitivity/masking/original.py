@@ -30,6 +30,7 @@ from neuronscope.studies.sensitivity.masking.predictions import (
     write_predictions,
 )
 from neuronscope.studies.sensitivity.masking.responses import Responses, response_groups
+from neuronscope.studies.sensitivity.masking.scalings import TOGETHER
 from neuronscope.studies.sensitivity.masking.setting import PLAIN, Combined
 from neuronscope.studies.sensitivity.masking.spec import MaskingSpec
 from neuronscope.studies.sensitivity.original.values import Original, split_part
@@ -42,8 +43,6 @@ VALUES = {"shapley": "shpv", "first": "si", "total": "siT", "contrast": "rbscc"}
 
 _AUXILIARY = {"order": "permutation", "class": "class", "partition": "partition", "image": "image"}
 """Factors that are no augmentation, and what the original calls them; it adds the number of the set."""
-
-_TOGETHER = "together"
 
 _DIFFERENCES = {
     "masks": "exactly the share that was asked for, elements of equal sensitivity in random order, unless "
@@ -133,7 +132,7 @@ def original_masks(configurations: xr.Dataset, variables: Mapping[str, str]) -> 
     ):
         if not variable:
             found[str(name)] = str(name)
-        elif variable in variables and at == _TOGETHER:
+        elif variable in variables and at == TOGETHER:
             found[str(name)] = str(name).replace(f"iaug={variable}", f"iaug={variables[str(variable)]}", 1)
     return found
 
@@ -158,6 +157,11 @@ def _masks(result: Result, groups: Sequence[xr.Dataset]) -> Iterator[PredictedMa
                     )
 
 
+def _variable(mask: str) -> str:
+    """The factor of a mask by its name."""
+    return mask.rpartition("iaug=")[2].partition("_invert=")[0]
+
+
 def check_published(path: Path, sets: Sequence[Combined]) -> None:
     """Refuse a file that cannot be compared with, before anything is computed.
 
@@ -176,8 +180,7 @@ def check_published(path: Path, sets: Sequence[Combined]) -> None:
         for given in one.inputs
         for variable in original_variables(one.variables, number=set_number(one.inputs[1:], place)).values()
     }
-    if not any(given == own and mask.split("iaug=")[-1].split("_invert")[0] == variable
-               for given, mask in there for own, variable in wanted):  # fmt: skip
+    if not wanted & {(given, _variable(mask)) for given, mask in there}:
         inputs = ", ".join(sorted({given for given, _ in there})) or "no inputs"
         message = (
             f"{path} has none of the masks of this study: expected some of "
@@ -274,10 +277,7 @@ def _responses(
     masks: Mapping[str, str],
 ) -> Iterator[Responses]:
     """The responses of a set, as far as the file has all of them."""
-    of = {
-        variable: [name for name in masks if name.split("iaug=")[-1].split("_invert")[0] == variable]
-        for variable in variables
-    }
+    of = {variable: [name for name in masks if _variable(name) == variable] for variable in variables}
     whole = [name for name, own in of.items() if all((PLAIN, mask) in right for mask in own)]
     augmentations = [
         given for given in inputs[1:] if all((given, mask) in right for name in whole for mask in of[name])
