@@ -101,7 +101,6 @@ GOOD = {"modules_names": ["a"], "neurons": {"a": {"0": []}}, "module_type": "seq
         (json.dumps([{**GOOD, "neurons": {"a": {"1": 3}}}]), "the reasons for unit 1"),
         (json.dumps([{**GOOD, "neurons": {"a": {"1": [["hue"]]}}}]), "expected .variable, value, set."),
         (json.dumps([{**GOOD, "unit_name": "a.b"}]), "segment name 'a.b'"),
-        (json.dumps([GOOD, GOOD]), "two segments are called 'a'"),
     ],
 )
 def test_files_that_are_refused(tmp_path, text, said):
@@ -116,6 +115,14 @@ def test_a_missing_file_names_the_presets(tmp_path):
     """Whoever mistypes the name of a preset reads which there are."""
     with pytest.raises(InputError, match=r"alexnet, resnet18"):
         read_segments(tmp_path / "alexnett")
+
+
+def test_a_name_that_stands_twice_is_numbered(tmp_path, caplog):
+    """The published list of ResNet-18 has one name twice: it is read as it is, with a warning."""
+    path = tmp_path / "units.json"
+    path.write_text(json.dumps([GOOD, GOOD, GOOD]), encoding="utf-8")
+    assert [segment.name for segment in read_segments(path)] == ["a", "a-2", "a-3"]
+    assert "'a' stands for several" in caplog.text
 
 
 def test_segments_that_cannot_be():

@@ -8,13 +8,16 @@ lists of units can be read as they are.
 from __future__ import annotations
 
 import json
+import logging
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 from neuronscope.errors import InputError, StorageError
+
+LOGGER = logging.getLogger("neuronscope")
 
 SegmentKind = Literal["sequential", "residual"]
 
@@ -144,6 +147,8 @@ def read_segments(path: str | Path) -> tuple[Segment, ...]:
     (`sequential` or `residual`) and `unit_name`. Which of its modules the units are listed under makes no difference:
     they are taken of the segment's output.
 
+    A name that several segments have is numbered, with a warning.
+
     Args:
         path: of the file.
 
@@ -165,9 +170,23 @@ def read_segments(path: str | Path) -> tuple[Segment, ...]:
     if not isinstance(content, list):
         message = f"'{path}' holds {_kind(content)}: expected a list of segments. Is it another file?"
         raise InputError(message)
-    segments = tuple(_read(one, f"segment {number} of '{path}'") for number, one in enumerate(content, start=1))
+    segments = _renamed([_read(one, f"segment {number} of '{path}'") for number, one in enumerate(content, start=1)])
     check_segments(segments)
     return segments
+
+
+def _renamed(segments: Sequence[Segment]) -> tuple[Segment, ...]:
+    """The segments, later ones of a name numbered: the published list of ResNet-18 has one name twice."""
+    found: dict[str, Segment] = {}
+    for segment in segments:
+        number, name = 1, segment.name
+        while name in found:
+            number += 1
+            name = f"{segment.name}-{number}"
+        if name != segment.name:
+            LOGGER.warning("segment name '%s' stands for several: %s is called %s", segment.name, segment.modules, name)
+        found[name] = replace(segment, name=name)
+    return tuple(found.values())
 
 
 def _read(content: Any, place: str) -> Segment:
