@@ -107,13 +107,15 @@ class Chart:
     `line`, `bar`, `scatter`: one or more series. `histogram`: `y` holds bin heights, `x` the edges (one more than
     heights). `heatmap`: exactly one series with a two-dimensional `y`; `annotate` prints the numbers in the cells;
     `diverging` centres the colour scale at 0. `box`: `y` has shape (groups, 5): minimum, quartiles, maximum.
+    `dendrogram`: `x` holds the height of each join, `y` has shape (joins, 4): place and height of its first part, place
+    and height of its second; leaves are the ticks of the axis `y`, at 0, 1, 2, ...
 
     `name` is the file name (without suffix) under `figures/`, unique on the page.
     """
 
     name: str
     title: str
-    kind: Literal["line", "bar", "scatter", "histogram", "heatmap", "box"]
+    kind: Literal["line", "bar", "scatter", "histogram", "heatmap", "box", "dendrogram"]
     series: tuple[Series, ...]
     x: Axis
     y: Axis

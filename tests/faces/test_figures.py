@@ -77,6 +77,17 @@ CHARTS = {
         Axis("layer", ticks=("conv1", "conv2", "fc")),
         Axis("selectivity index"),
     ),
+    "dendrogram": Chart(
+        "dendrogram",
+        "Responses",
+        "dendrogram",
+        (
+            Series("near", np.array([[0.0, 0.0, 1.0, 0.0]]), np.array([0.1])),
+            Series("far", np.array([[0.5, 0.1, 2.0, 0.0]]), np.array([0.8])),
+        ),
+        Axis("distance", "nats"),
+        Axis("response", ticks=("first", EVIL, "third")),
+    ),
 }
 
 
@@ -162,11 +173,13 @@ def test_large_maps_stay_readable(rows, columns):
     assert room >= 0.12
 
 
-@pytest.mark.parametrize("kind", ["line", "bar", "scatter", "histogram", "box", "heatmap"])
+@pytest.mark.parametrize("kind", ["line", "bar", "scatter", "histogram", "box", "heatmap", "dendrogram"])
 def test_nothing_finite_is_said_not_raised(kind):
     """A study of dead units has charts without a single value: they are empty pictures, without a warning."""
     y = np.full((2, 5), np.nan) if kind in ("box", "heatmap") else np.full(5, np.inf)
-    series = Series("dead", y, x=np.arange(6.0) if kind == "histogram" else None)
+    y = np.zeros((0, 4)) if kind == "dendrogram" else y
+    x = {"histogram": np.arange(6.0), "dendrogram": np.zeros(0)}.get(kind)
+    series = Series("dead", y, x=x)
     figure = draw_chart(Chart("dead", "Dead", kind, (series,), Axis("x", log=kind == "scatter"), Axis("y", log=True)))
     with warnings.catch_warnings():
         warnings.simplefilter("error")

@@ -1,4 +1,4 @@
-"""Exchange and Mantel tests of mean correlation matrices: known answers, slow twins, and chance where there is nothing."""
+"""Exchange and Mantel tests of mean correlation matrices: known answers, slow twins, chance where nothing is."""
 
 from __future__ import annotations
 

@@ -98,14 +98,15 @@ def draw_chart(chart: Chart, *, theme: ThemeName = "light") -> Figure:
 def describe_chart(chart: Chart) -> str:
     """A chart in one sentence: see `describe`."""
     kinds = {"line": "Line chart", "bar": "Bar chart", "scatter": "Scatter plot", "histogram": "Histogram"}
-    kinds |= {"heatmap": "Heat map", "box": "Box plot"}
-    shown = chart.value if chart.kind == "heatmap" else chart.y
+    kinds |= {"heatmap": "Heat map", "box": "Box plot", "dendrogram": "Dendrogram"}
+    shown = {"heatmap": chart.value, "dendrogram": chart.x}.get(chart.kind, chart.y)
     against = f"{chart.y.label} and {chart.x.label}" if chart.kind == "heatmap" else chart.x.label
-    sentence = f"{kinds[chart.kind]} of {shown.caption} against {against}"
+    sentence = f"{kinds[chart.kind]} of {shown.caption} against {chart.y.label if shown is chart.x else against}"
     names = [series.name for series in chart.series if series.name]
     if names:
         sentence += f"; series: {', '.join(names[:8])}" + (f" and {len(names) - 8} more" if len(names) > 8 else "")  # noqa: PLR2004 said in the text
-    values = np.concatenate([finite(np.asarray(series.y)) for series in chart.series] or [np.empty(0)])
+    heights = [series.x if chart.kind == "dendrogram" else series.y for series in chart.series]
+    values = np.concatenate([finite(np.asarray(one)) for one in heights if one is not None] or [np.empty(0)])
     if values.size:
         sentence += f"; values from {values.min():.4g} to {values.max():.4g}"
     return clean(sentence + ".")
@@ -136,7 +137,8 @@ def draw_in(figure: Figure | SubFigure, chart: Chart, layout: Layout, theme: The
     DRAWERS[chart.kind](axes, chart, theme)
     _dress(axes, chart, layout)
     if chart.kind != "heatmap":
-        axes.grid(visible=True, axis="y" if chart.kind in ("bar", "histogram", "box") else "both")
+        along = {"bar": "y", "histogram": "y", "box": "y", "dendrogram": "x"}.get(chart.kind, "both")
+        axes.grid(visible=True, axis=along)  # type: ignore[arg-type]  # a name of axes, all of them
         if not any(finite(np.asarray(series.y)).size for series in chart.series):
             axes.text(0.5, 0.5, "no values", transform=axes.transAxes, ha="center", va="center")
         explain(figure, axes, layout.size[0])
@@ -193,7 +195,9 @@ def plan(chart: Chart, sizes: Sizes = ALONE) -> Layout:
     elif x_names:
         each = 0.2 if chart.kind in ("line", "scatter") else 0.16 + 0.08 * len(chart.series)
         width = min(max(longest_y + 1.1 + columns * each, width), WIDEST)
-    if y_names and chart.kind != "heatmap":
+    if chart.kind == "dendrogram":  # every leaf has its name
+        width, height = max(width, longest_y + 4.6), max(1.1 + 0.17 * len(y_names), height)
+    elif y_names and chart.kind != "heatmap":
         height = min(max(1.1 + 0.2 * len(y_names), height), TALLEST)
     room = width - longest_y - (sizes.beside_map + 0.2 if chart.kind == "heatmap" else 1.1)
     flat = len(x_names) * (longest_x + 0.1) <= room
@@ -204,7 +208,7 @@ def plan(chart: Chart, sizes: Sizes = ALONE) -> Layout:
         # Slanted labels reach to the left by as much as they go down: only with room between them.
         turn = 40.0 if len(x_names) <= MOST_TICKS // 2 else 90.0
         height = min(height + longest_x * (0.75 if turn < 90 else 1.0), TALLEST + 1.0)  # noqa: PLR2004 an angle
-    if y_names:
+    if y_names and chart.kind != "dendrogram":
         y_step = max(1, math.ceil(len(y_names) / MOST_TICKS), math.ceil(len(y_names) * 0.155 / max(height - 1.0, 1.0)))
     return Layout((round(width, 2), round(height, 2)), x_step, y_step, turn)
 

@@ -140,6 +140,18 @@ def _draw_boxes(axes: Axes, chart: Chart, theme: Theme) -> None:
         axes.set_xlim(min(ends) - 0.6, max(ends) + 0.6)
 
 
+def _draw_tree(axes: Axes, chart: Chart, theme: Theme) -> None:
+    """Joins as brackets that open to their parts, the root at the right; the first leaf on top."""
+    del theme
+    for i, series in enumerate(chart.series):
+        heights, parts = _positions(series), _numbers(series.y).reshape(-1, 4)
+        look: dict[str, Any] = {"color": pick(COLOURS, i), "linestyle": pick(DASHES, i), "linewidth": 1.4}
+        for number, (height, (one, from_one, other, from_other)) in enumerate(zip(heights, parts, strict=True)):
+            label = "_" if number else name_of(series, i)  # one line stands for all in the legend
+            axes.plot([from_one, height, height, from_other], [one, one, other, other], label=label, **look)
+    axes.set_ylim(max(len(chart.y.ticks or ()), 1) - 0.5, -0.5)
+
+
 def _draw_map(axes: Axes, chart: Chart, theme: Theme) -> None:
     import matplotlib as mpl
     from matplotlib.colors import LogNorm, Normalize
@@ -231,6 +243,7 @@ DRAWERS: dict[str, Callable[[Axes, Chart, Theme], None]] = {
     "histogram": _draw_histogram,
     "heatmap": _draw_map,
     "box": _draw_boxes,
+    "dendrogram": _draw_tree,
 }
 """Kind of chart -> what draws its data."""
 

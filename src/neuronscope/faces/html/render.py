@@ -434,6 +434,8 @@ def _table_of(chart: Chart) -> tuple[list[str], list[list[str]]]:
         return [chart.y.label, *across], [
             [name, *map(_number, row)] for name, row in zip(down, cells.tolist(), strict=False)
         ]
+    if chart.kind == "dendrogram":
+        return [], []  # brackets have places, which say nothing in numbers
     rows = []
     for i, (series, y) in enumerate(zip(chart.series, values, strict=True)):
         places = np.arange(len(y), dtype=float) if series.x is None else np.asarray(series.x, dtype=float)

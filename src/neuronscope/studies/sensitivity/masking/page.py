@@ -322,7 +322,9 @@ def _correlations(view: View) -> Iterator[Block]:
                 "correlation": value.ravel(),
                 **columns,
             }
-        ).dropna(subset=["correlation"]),
+        )
+        .dropna(subset=["correlation"])
+        .reset_index(drop=True),
         formats=dict.fromkeys(("correlation", "low", "high"), ".3f"),
         help={
             "low": f"lower {view.level:.0%} limit over images",

@@ -7,10 +7,11 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 import pandas as pd
 import xarray as xr
-from jaxtyping import Float, Int
+from jaxtyping import Float
 
+from neuronscope.maths.masking_analysis import CUT
 from neuronscope.studies.sensitivity.page.view import texts
-from neuronscope.views import Axis, Block, Chart, Network, NetworkColumn, NetworkLinks, Section, Series, Table, Text
+from neuronscope.views import Axis, Block, Chart, Section, Series, Table, Text
 
 _LEAVES = 90  # of a tree that is drawn
 
@@ -58,7 +59,7 @@ def _set(table: xr.Dataset, ending: str, said: str) -> Iterator[Block]:
         value=Axis("distance", limits=(0.0, 1.0)),
     )
     if len(leaves) <= _LEAVES:
-        yield _tree(leaves, linkage, support, ending, said)
+        yield _tree(leaves, table, ending, said)
     members = _members(linkage, leaves)
     yield Table(
         f"joins{ending}",
@@ -89,37 +90,29 @@ def _members(linkage: Float[np.ndarray, "m 4"], leaves: list[str]) -> list[list[
     return below[len(leaves) :]
 
 
-def _tree(
-    leaves: list[str], linkage: Float[np.ndarray, "m 4"], support: Float[np.ndarray, "m"], ending: str, said: str
-) -> Network:
-    """The tree from its root on the left; joins are named by their support, and have their height as value."""
+def _tree(leaves: list[str], table: xr.Dataset, ending: str, said: str) -> Chart:
+    """The tree, its root at the right; joins within the published distance of flat clusters are drawn apart."""
+    linkage, order = table["linkage"].to_numpy(), table["order"].to_numpy()
     count = len(leaves)
-    columns: list[list[int]] = [[count + len(linkage) - 1]]
-    links: list[NetworkLinks] = []
-    while any(node >= count for node in columns[-1]):
-        parts = [
-            (place, int(one))
-            for place, node in enumerate(columns[-1])
-            if node >= count
-            for one in linkage[node - count, :2]
-        ]
-        start: Int[np.ndarray, "_"] = np.array([place for place, _ in parts], dtype=np.int64)
-        links.append(NetworkLinks(start, np.arange(len(parts)), np.ones(len(parts))))
-        columns.append([one for _, one in parts])
-    return Network(
+    place, height = np.zeros(count + len(linkage)), np.zeros(count + len(linkage))
+    place[order] = np.arange(count)
+    brackets = np.zeros((len(linkage), 4))
+    for join, (one, other, distance, _) in enumerate(linkage):
+        parts = [int(one), int(other)]
+        brackets[join] = np.stack([place[parts], height[parts]], axis=1).ravel()
+        place[count + join], height[count + join] = place[parts].mean(), distance
+    near = linkage[:, 2] <= CUT
+    return Chart(
         f"tree{ending}",
         f"Tree of responses{said}",
+        "dendrogram",
         tuple(
-            NetworkColumn(
-                f"join {depth + 1}",
-                tuple(leaves[node] if node < count else f"{support[node - count]:.0%}" for node in nodes),
-                np.array([np.nan if node < count else min(float(linkage[node - count, 2]), 1.0) for node in nodes]),
-            )
-            for depth, nodes in enumerate(columns)
+            Series(name, brackets[chosen], linkage[chosen, 2])
+            for name, chosen in ((f"beyond {CUT}", ~near), (f"up to {CUT}", near))
+            if chosen.any()
         ),
-        tuple(links),
-        text="From all responses on the left to single ones. Of each join its support, and below it its height.",
-        value=Axis("height"),
-        weight=Axis("part of"),
-        form="tree",
+        Axis("distance sqrt(1 - |rho|)", limits=(0.0, max(float(linkage[:, 2].max()) * 1.04, 0.05))),
+        Axis("response (factor of the mask on input)", ticks=tuple(leaves[leaf] for leaf in order)),
+        text=f"Joins up to {CUT} are the flat clusters of the paper. How often redrawn images have the same clusters "
+        "is in the table of joins: those with little support may be noise.",
     )
