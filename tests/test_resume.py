@@ -44,6 +44,14 @@ HAPPENINGS: list[Callable[[int], None]] = []
 KILLED = Path(__file__).with_name("killed_sweeps.py")
 
 
+@pytest.fixture(autouse=True)
+def interruptible():
+    """Ctrl-C interrupts, also where the tests run in the background, for which shells switch it off."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.fixture(scope="module")
 def subject():
     """A small network with a convolution."""
