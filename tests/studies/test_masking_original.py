@@ -9,6 +9,7 @@ import h5py
 import numpy as np
 import pytest
 import torch
+from scipy.cluster import hierarchy
 from torch import nn
 
 import neuronscope as ns
@@ -20,7 +21,7 @@ from neuronscope.studies.sensitivity.masking.original import file_name, with_com
 from neuronscope.studies.sensitivity.masking.page_clusters import cluster_blocks
 from neuronscope.studies.sensitivity.masking.page_overlap import overlap_blocks
 from neuronscope.studies.sensitivity.masking.predictions import read_labels, read_predictions
-from neuronscope.views import Chart, Network, Panel, Table, Text
+from neuronscope.views import Chart, Panel, Table, Text
 
 SIDE, CLASSES, MASKED, LAST = 8, 12, "1", "4"
 RUN = ns.Run(threads=1)
@@ -191,7 +192,33 @@ def test_flat_responses_have_no_tree(both):
     (_, said) = cluster_blocks({"clusters": flat})
     assert isinstance(said, Text)
     assert "the same under all masks" in said.text
-    assert any(isinstance(block, Network) for block in cluster_blocks({"clusters": table}))
+    assert any(isinstance(block, Chart) and block.kind == "dendrogram" for block in cluster_blocks({"clusters": table}))
+
+
+def test_the_tree_is_drawn_as_scipy_draws_it(both):
+    """Leaves in the same order, and a bracket for each join in the same place; near joins are a series of their own."""
+    table = both.tree["clusters-1"].to_dataset()
+    (tree,) = [
+        one for one in cluster_blocks({"clusters": table}) if isinstance(one, Chart) and one.kind == "dendrogram"
+    ]
+    twin = hierarchy.dendrogram(table["linkage"].to_numpy(), no_plot=True)
+    inputs, variables = (table[f"leaf_{one}"].to_numpy() for one in ("input", "variable"))
+    names = [f"{variable} on {name}" for name, variable in zip(inputs, variables, strict=True)]
+    assert list(tree.y.ticks) == [names[leaf] for leaf in twin["leaves"]]
+    expected = {
+        (round((i[0] - 5) / 10, 6), round(d[0], 6), round((i[3] - 5) / 10, 6), round(d[3], 6), round(d[1], 6))
+        for i, d in zip(twin["icoord"], twin["dcoord"], strict=True)
+    }
+    drawn = {
+        (*(round(float(part), 6) for part in parts), round(float(height), 6))
+        for series in tree.series
+        for parts, height in zip(series.y, series.x, strict=True)
+    }
+    turned = {(c, d, a, b, height) for a, b, c, d, height in drawn}
+    assert all(bracket in drawn | turned for bracket in expected)
+    assert len(drawn) == len(expected)
+    for series in tree.series:
+        assert ((series.x <= 0.025) == series.name.startswith("up to")).all()
 
 
 def test_without_classes_or_first_classes_the_page_says_so(subject, data, folders):
