@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, fields, replace
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ from neuronscope.studies.sensitivity.analyses import ANALYSES, analysis_groups, 
 from neuronscope.studies.sensitivity.analyses.segments import pieces_of
 from neuronscope.studies.sensitivity.analyses.whole import check_whole_from
 from neuronscope.studies.sensitivity.page import sensitivity_page
-from neuronscope.studies.sensitivity.spec import SensitivitySpec
+from neuronscope.studies.sensitivity.spec import SensitivitySpec, recorded_spec
 
 ANALYSIS_OPTIONS = (
     "analyses",
@@ -29,12 +29,6 @@ ANALYSIS_OPTIONS = (
     "legacy",
 )
 """Options that analyses heed; all others are of the run."""
-
-
-def spec_of(result: Result) -> SensitivitySpec:
-    """The options that a sensitivity result was made with; those that are newer than it have their defaults."""
-    known = {one.name for one in fields(SensitivitySpec)}
-    return SensitivitySpec(**{name: given for name, given in result.provenance.spec.items() if name in known})
 
 
 def analyse_sensitivity(result: Result, spec: SensitivitySpec) -> Result:
@@ -77,7 +71,7 @@ def analyse_sensitivity(result: Result, spec: SensitivitySpec) -> Result:
         _check_maps(result, folds=spec.folds)
     if "segments" in spec.analyses:
         _check_segments(result, spec)
-    own = spec_of(result)
+    own = recorded_spec(origin.spec)
     options = {name: getattr(spec, name) for name in ANALYSIS_OPTIONS}
     options |= {} if "segments" in spec.analyses else {"whole_from": own.whole_from}
     asked = replace(own, **{**options, "legacy": _legacy(own, spec)})

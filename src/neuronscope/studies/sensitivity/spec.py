@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
@@ -175,3 +177,14 @@ class SensitivitySpec:
     shown_units: Annotated[int, Field(ge=0, le=64, description="units of each layer with their maps on the page")] = 6
     level: Annotated[float, Field(gt=0.5, lt=1, description="coverage of the intervals")] = 0.95
     legacy: Annotated[tuple[str, ...], Field(description="named deviations: see `neuronscope list studies`")] = ()
+
+
+def recorded_spec(options: Mapping[str, Any]) -> SensitivitySpec:
+    """The options in a result's provenance; those that are newer than the result have their defaults.
+
+    Example:
+        >>> recorded_spec({"points": 64, "an_option_of_another_version": 1}).points
+        64
+    """
+    known = {one.name for one in fields(SensitivitySpec)}
+    return SensitivitySpec(**{name: given for name, given in options.items() if name in known})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from math import prod
 
 import numpy as np
@@ -26,7 +26,7 @@ from neuronscope.studies.sensitivity.joining import join_sets
 from neuronscope.studies.sensitivity.masking.spec import LEGACY, MaskingSpec
 from neuronscope.studies.sensitivity.setting import chosen_augmentations, classifier_of
 from neuronscope.studies.sensitivity.single import balanced_images, drawn, treated
-from neuronscope.studies.sensitivity.spec import SensitivitySpec
+from neuronscope.studies.sensitivity.spec import recorded_spec
 from neuronscope.units import LayerInfo
 
 PLAIN = "original"
@@ -140,8 +140,7 @@ def settle(subject: Subject, data: Data, spec: MaskingSpec, run: Run) -> Masking
     layers = layers_of(source, subject, spec)
     maps = {layer.name: _maps(source, layer, spec) for layer in layers}
     variables = _variables(maps[layers[0].name], spec)
-    known = {one.name for one in fields(SensitivitySpec)}
-    own = SensitivitySpec(**{name: given for name, given in source.provenance.spec.items() if name in known})
+    own = recorded_spec(source.provenance.spec)
     augmentations = chosen_augmentations(subject.input_shape, own)
     last = (*classifier_of(subject), subject.layers[-1].name)
     labelled = np.flatnonzero(data.labels >= 0)
